@@ -1,0 +1,280 @@
+/* What happens when a signal arrives: the one file that runs in signal context.
+ * Context: signal context, any thread, with or without the GIL, every signal blocked.
+ * Callers: the kernel (arrival, door_landed); arrivals_wait: the main thread.
+ *
+ * The rules here: nothing but POSIX's async-signal-safe functions, syscall() with the numbers below,
+ * the engine's own data, no lock, no allocation, no thread-local storage except errno, no Python.
+ * tests/test_arrival_symbols.py reads the object's undefined symbols, so that the rules cannot rot.
+ *
+ * Every handler of ours has a full sa_mask: arrivals on one thread never nest. With an empty one, five
+ * signals that are pending together arrive in reverse, each interrupting the one before. */
+#include "arrival.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#define DRAIN_MAX 64            /* real-time signals taken in one signal frame */
+#define RING_FIRST_US 1000U     /* the first repetition of a ring, */
+#define RING_LONGEST_US 100000U /* doubling up to this */
+
+struct arrival_state arrivals = {
+    .timer = -1,
+    .wakeup = WAKEUP_NONE,
+};
+
+/* In flight. A writer that replaces something which arrivals read (the wakeup fd), or that ends the
+ * engine, waits until the arrivals that may still use the old one are over. Two counters and an epoch,
+ * as in SRCU: new arrivals count in the epoch's own counter, so that a storm cannot keep the writer
+ * waiting. All operations are sequentially consistent: an arrival whose increment the writer did not
+ * see comes after the writer's store, and so reads the new value. */
+static uint32_t enter(void) {
+    uint32_t parity = atomic_load(&arrivals.epoch) & 1;
+    atomic_fetch_add(&arrivals.inbox->in_flight[parity], 1);
+    return parity;
+}
+
+static void leave(uint32_t parity) { atomic_fetch_sub(&arrivals.inbox->in_flight[parity], 1); }
+
+static bool wait_for_parity(void) {
+    uint32_t parity = atomic_fetch_add(&arrivals.epoch, 1) & 1;
+    struct timespec pause = {0, 100000};
+    for (int tries = 0; atomic_load(&arrivals.inbox->in_flight[parity]) != 0; tries++) {
+        if (tries > 10000) {
+            return false;
+        }
+        if (tries < 100) {
+            sched_yield();
+        } else {
+            nanosleep(&pause, NULL);
+        }
+    }
+    return true;
+}
+
+bool arrivals_wait(void) {
+    /* Twice, since an arrival may have read the epoch just before the flip and counted after it. */
+    bool first = wait_for_parity();
+    return wait_for_parity() && first;
+}
+
+static uint64_t monotonic_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
+}
+
+static void set_timer(uint32_t delay_us) {
+    atomic_store(&arrivals.inbox->timer_delay_us, delay_us);
+    struct itimerspec when = {.it_value = {.tv_nsec = (long)delay_us * 1000}};
+    syscall(SYS_timer_settime, atomic_load(&arrivals.timer), 0, &when, NULL);
+}
+
+/* Make the main thread look at the inbox, now.
+ *
+ * On the main thread CPython's own C handler does it: it marks the door as tripped and sets the
+ * interpreter's breaker. From another thread that handler is not enough: on 3.11 and 3.12 a busy main
+ * thread does not see it, on all versions a sleeping one does not. So the main thread is sent a door,
+ * which lands in door_landed() there and breaks its system call. One such ring is under way at most.
+ *
+ * Between the interpreter's last look and a system call lies a gap in which a signal on the main thread
+ * breaks nothing, and the call may sleep for ever. The timer closes it: it rings again until delivery
+ * has run. It also works where tgkill() fails, with RLIMIT_SIGPENDING reached: the kernel gave the
+ * timer its queue entry when it was made. Signals set to restart (siginterrupt) ask that system calls
+ * go on: no timer for them, and the quiet door, which has SA_RESTART. */
+static void ring(int signum) {
+    bool restart = (atomic_load(&arrivals.restart) & signal_bit(signum)) != 0;
+    bool on_main = pthread_equal(pthread_self(), arrivals.main_thread);
+    struct inbox *inbox = arrivals.inbox;
+    if (on_main) {
+        arrivals.door_handler(atomic_load(&arrivals.doors[LOUD]));
+        if (arrivals.looks_soon) {
+            return;
+        }
+    } else {
+        enum door door = restart ? QUIET : LOUD;
+        if (atomic_exchange(&inbox->rung[door], 1) == 0 &&
+            syscall(SYS_tgkill, getpid(), atomic_load(&arrivals.main_tid),
+                    atomic_load(&arrivals.doors[door])) != 0) {
+            atomic_store(&inbox->rung[door], 0);
+        }
+    }
+    if (!restart && atomic_load(&arrivals.timer) != -1 &&
+        atomic_exchange(&inbox->timer_armed, 1) == 0) {
+        set_timer(RING_FIRST_US);
+    }
+}
+
+/* One byte for each arrival, after the ring: who wakes up from it must find the signal marked. */
+static void write_wakeup_byte(int signum) {
+    uint64_t wakeup = atomic_load(&arrivals.wakeup);
+    int fd = (int)(uint32_t)wakeup;
+    if (fd == -1) {
+        return;
+    }
+    unsigned char byte = (wakeup & WAKEUP_ZERO_BYTE) ? 0 : (unsigned char)signum;
+    ssize_t written;
+    do {
+        written = write(fd, &byte, 1);
+    } while (written < 0 && errno == EINTR);
+    if (written < 0 && !(wakeup & WAKEUP_SILENT) &&
+        ((wakeup & WAKEUP_WARN_FULL) || (errno != EAGAIN && errno != EWOULDBLOCK))) {
+        atomic_store(&arrivals.inbox->wakeup_errno, errno);
+        atomic_fetch_add(&arrivals.inbox->wakeup_failures, 1);
+    }
+}
+
+/* True: the kernel raised it for what this thread's own instruction did. To return and go on as if a
+ * Python handler could answer would raise it again, for ever. */
+static bool is_fault(int signum, const siginfo_t *info) {
+    if (info->si_code <= 0) {
+        return false; /* kill(), raise(), sigqueue(): somebody sent it */
+    }
+    switch (signum) {
+    case SIGSEGV:
+    case SIGFPE:
+    case SIGILL:
+        return true;
+    case SIGBUS:
+        return info->si_code != BUS_MCEERR_AO; /* "action optional": no instruction of ours */
+    default:
+        return false;
+    }
+}
+
+static size_t append(char *line, size_t length, const char *text) {
+    while (*text != '\0') {
+        line[length++] = *text++;
+    }
+    return length;
+}
+
+static void write_fault_line(int signum, const siginfo_t *info) {
+    char line[160];
+    const char *name = signum == SIGSEGV  ? "SIGSEGV"
+                       : signum == SIGBUS ? "SIGBUS"
+                       : signum == SIGFPE ? "SIGFPE"
+                                          : "SIGILL";
+    size_t length = append(line, 0, "sigwright: ");
+    length = append(line, length, name);
+    length = append(line, length, " at address 0x");
+    uintptr_t address = (uintptr_t)info->si_addr;
+    bool leading = true;
+    for (int shift = (int)sizeof address * 8 - 4; shift >= 0; shift -= 4) {
+        unsigned digit = (unsigned)(address >> shift) & 0xF;
+        if (digit != 0 || !leading || shift == 0) {
+            line[length++] = "0123456789abcdef"[digit];
+            leading = false;
+        }
+    }
+    length = append(line, length, ": a real fault, which no Python handler can answer\n");
+    ssize_t ignored = write(STDERR_FILENO, line, length);
+    (void)ignored;
+}
+
+/* A C handler from before ours goes first (faulthandler, a library's own); then a line, all stacks, and
+ * the default action, which acts when the instruction runs again. A fault in here finds its signal
+ * blocked, and the kernel then ends the process by it: there is no recursion. */
+static void fault(int signum, siginfo_t *info, void *context) {
+    if (atomic_load(&arrivals.has_fault_previous) & signal_bit(signum)) {
+        const struct sigaction *previous = &arrivals.fault_previous[signum];
+        if (previous->sa_flags & SA_SIGINFO) {
+            previous->sa_sigaction(signum, info, context);
+        } else {
+            previous->sa_handler(signum);
+        }
+    }
+    write_fault_line(signum, info);
+    int dump = atomic_load(&arrivals.dump_signal);
+    if (dump != 0) {
+        sigset_t only_dump;
+        sigemptyset(&only_dump);
+        sigaddset(&only_dump, dump);
+        syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), dump);
+        pthread_sigmask(SIG_UNBLOCK, &only_dump, NULL); /* it runs before this returns */
+    }
+    struct sigaction standard = {.sa_handler = SIG_DFL};
+    sigemptyset(&standard.sa_mask);
+    sigaction(signum, &standard, NULL);
+}
+
+static void take(int signum, const siginfo_t *info, uint64_t thread) {
+    struct inbox *inbox = arrivals.inbox;
+    if (!inbox_push(inbox, arrivals.slots[signum], signum, info, monotonic_ns(), thread)) {
+        struct inbox_queue *queue = &inbox->queues[signum];
+        atomic_fetch_add(signum < arrivals.first_realtime ? &queue->merged_full
+                                                          : &queue->dropped_full,
+                         1);
+    }
+}
+
+/* A signal frame is dear, a look at the kernel's queue is not: take what else is queued of this one
+ * real-time signal. Not where the interrupted context has it blocked: there sigsuspend() or pselect()
+ * unblocked it for one arrival, and the rest is to stay pending. */
+static int drain(int signum, const ucontext_t *context, uint64_t thread) {
+    if (sigismember(&context->uc_sigmask, signum)) {
+        return 0;
+    }
+    const uint64_t only_this = signal_bit(signum);
+    const struct timespec at_once = {0, 0};
+    siginfo_t info;
+    int taken = 0;
+    while (taken < DRAIN_MAX && syscall(SYS_rt_sigtimedwait, &only_this, &info, &at_once,
+                                        sizeof only_this) == signum) {
+        take(signum, &info, thread);
+        taken++;
+    }
+    return taken;
+}
+
+void arrival(int signum, siginfo_t *info, void *context) {
+    int saved_errno = errno;
+    uint32_t parity = enter();
+    if (is_fault(signum, info)) {
+        fault(signum, info, context);
+    } else if (!atomic_load(&arrivals.closed)) {
+        uint64_t thread = (uint64_t)pthread_self();
+        int taken = 1;
+        take(signum, info, thread);
+        if (signum >= arrivals.first_realtime) {
+            taken += drain(signum, context, thread);
+        }
+        ring(signum);
+        while (taken-- > 0) {
+            write_wakeup_byte(signum);
+        }
+    }
+    leave(parity);
+    errno = saved_errno;
+}
+
+/* A door: our own ring from another thread, or the timer's. */
+void door_landed(int signum, siginfo_t *info, void *context) {
+    (void)context;
+    (void)signum;
+    int saved_errno = errno;
+    uint32_t parity = enter();
+    struct inbox *inbox = arrivals.inbox;
+    if (!atomic_load(&arrivals.closed) && pthread_equal(pthread_self(), arrivals.main_thread)) {
+        bool work = (atomic_load(&inbox->ready) & ~atomic_load(&arrivals.held)) != 0 ||
+                    atomic_load(&inbox->wakeup_failures) != 0;
+        if (work) {
+            arrivals.door_handler(atomic_load(&arrivals.doors[LOUD]));
+        } else {
+            atomic_fetch_add(&inbox->idle_rings, 1);
+        }
+        if (info->si_code == SI_TIMER) {
+            uint32_t delay_us = atomic_load(&inbox->timer_delay_us) * 2;
+            if (work) {
+                set_timer(delay_us < RING_LONGEST_US ? delay_us : RING_LONGEST_US);
+            } else {
+                atomic_store(&inbox->timer_armed, 0);
+            }
+        }
+    }
+    leave(parity);
+    errno = saved_errno;
+}

@@ -1,0 +1,57 @@
+/* What arrivals read: set up by the main thread (with the GIL), read in signal context.
+ * Context: see each function.
+ * Callers: every file of the engine; no Python.h. */
+#ifndef SIGWRIGHT_ARRIVAL_H
+#define SIGWRIGHT_ARRIVAL_H
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "inbox.h"
+
+enum door { LOUD, QUIET }; /* QUIET restarts system calls; see door.c */
+
+#define WAKEUP_NONE UINT64_C(0xFFFFFFFF) /* the fd -1, no flags */
+#define WAKEUP_WARN_FULL (UINT64_C(1) << 32)
+#define WAKEUP_ZERO_BYTE (UINT64_C(1) << 33)
+#define WAKEUP_SILENT (UINT64_C(1) << 34)
+
+struct arrival_state {
+    struct inbox *inbox;
+    struct inbox_slot *slots[SIGNALS]; /* NULL: no arrival of that signal was ever asked for */
+    int first_realtime;
+
+    pthread_t main_thread;
+    _Atomic pid_t main_tid;
+    _Atomic int doors[2];
+    void (*door_handler)(int); /* CPython's own C handler, which makes the interpreter look */
+    _Atomic int timer;         /* the kernel's number of the timer that repeats the ring; or -1 */
+    _Atomic int dump_signal;   /* raises faulthandler's dump of all stacks; or 0 */
+    _Atomic bool closed;       /* the interpreter is ending: record and ring nothing any more */
+
+    _Atomic uint64_t restart; /* signals whose system calls restart: no loud ring for them */
+    _Atomic uint64_t held;    /* real-time signals whose handler is running */
+    /* The main thread is inside one of our functions that looks for arrivals before it returns:
+     * there is no gap for the timer to close. Written by the main thread, read on it. */
+    volatile sig_atomic_t looks_soon;
+    _Atomic uint64_t wakeup; /* the wakeup fd with its flags, in one word */
+
+    struct sigaction fault_previous[SIGNALS]; /* a C handler from before ours, for real faults */
+    _Atomic uint64_t has_fault_previous;
+    _Atomic uint32_t epoch;
+};
+
+extern struct arrival_state arrivals;
+
+/* The OS-level handlers: only the kernel calls them. */
+void arrival(int signum, siginfo_t *info, void *context);
+void door_landed(int signum, siginfo_t *info, void *context);
+
+/* Main thread, GIL: after it, no arrival still uses what was replaced before it. False: one did
+ * not end within a second (it is stuck in write() to a blocking wakeup fd). */
+bool arrivals_wait(void);
+
+#endif

@@ -1,0 +1,99 @@
+/* The inbox: mapping it, and taking records out (putting them in is inline, in inbox.h).
+ * Context: the main thread, with the GIL.
+ * Callers: module.c and dispositions.c map; delivery.c takes out; the C harness of the tests. */
+#include "inbox.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+
+static void *map_wiped(size_t size, bool *wiped_on_fork) {
+    void *memory =
+        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) {
+        return NULL;
+    }
+    *wiped_on_fork = madvise(memory, size, MADV_WIPEONFORK) == 0;
+    return memory;
+}
+
+/* NULL without memory, errno set. `wiped_on_fork` is false on a kernel before 4.14 (or a sandbox
+ * that lacks the advice): the child's hook then wipes by hand, a little later. */
+struct inbox *inbox_map(bool *wiped_on_fork) {
+    return map_wiped(sizeof(struct inbox), wiped_on_fork);
+}
+
+/* 4 MiB of address space for one signal; the kernel gives pages as they are first used. */
+struct inbox_slot *inbox_map_slots(void) {
+    bool ignored;
+    return map_wiped(INBOX_SLOTS * sizeof(struct inbox_slot), &ignored);
+}
+
+/* What MADV_WIPEONFORK does, for kernels without it. */
+void inbox_wipe(struct inbox *inbox, struct inbox_slot *const slots[SIGNALS]) {
+    memset(inbox, 0, sizeof *inbox);
+    for (int signum = 1; signum < SIGNALS; signum++) {
+        if (slots[signum] != NULL) {
+            memset(slots[signum], 0, INBOX_SLOTS * sizeof(struct inbox_slot));
+        }
+    }
+}
+
+/* The oldest record of a signal, or NULL. Valid until it is popped. */
+const struct arrival_record *inbox_head(struct inbox *inbox, struct inbox_slot *slots, int signum) {
+    uint64_t head = atomic_load_explicit(&inbox->queues[signum].head, memory_order_relaxed);
+    struct inbox_slot *slot = &slots[head & (INBOX_SLOTS - 1)];
+    if (atomic_load_explicit(&slot->lap, memory_order_acquire) != inbox_lap(head) + 1) {
+        return NULL;
+    }
+    return &slot->record;
+}
+
+bool inbox_pop(struct inbox *inbox, struct inbox_slot *slots, int signum,
+               struct arrival_record *record) {
+    const struct arrival_record *oldest = inbox_head(inbox, slots, signum);
+    if (oldest == NULL) {
+        return false;
+    }
+    *record = *oldest;
+    struct inbox_queue *queue = &inbox->queues[signum];
+    uint64_t head = atomic_load_explicit(&queue->head, memory_order_relaxed);
+    atomic_store_explicit(&slots[head & (INBOX_SLOTS - 1)].lap, inbox_lap(head) + 2,
+                          memory_order_release);
+    atomic_store_explicit(&queue->head, head + 1, memory_order_relaxed);
+    return true;
+}
+
+/* The signal whose oldest record arrived first, among those in `may_run`; 0 where none waits. */
+int inbox_oldest(struct inbox *inbox, struct inbox_slot *const slots[SIGNALS], uint64_t may_run) {
+    int oldest = 0;
+    uint64_t oldest_ns = UINT64_MAX;
+    uint64_t ready = atomic_load(&inbox->ready) & may_run;
+    while (ready != 0) {
+        int signum = __builtin_ctzll(ready) + 1;
+        ready &= ready - 1;
+        const struct arrival_record *head = inbox_head(inbox, slots[signum], signum);
+        if (head == NULL) {
+            /* Clear, then look again: a record published in between has set the bit before we
+             * cleared it, or will set it. */
+            atomic_fetch_and(&inbox->ready, ~signal_bit(signum));
+            head = inbox_head(inbox, slots[signum], signum);
+            if (head == NULL) {
+                continue;
+            }
+            atomic_fetch_or(&inbox->ready, signal_bit(signum));
+        }
+        if (head->monotonic_ns < oldest_ns) {
+            oldest_ns = head->monotonic_ns;
+            oldest = signum;
+        }
+    }
+    return oldest;
+}
+
+void record_to_siginfo(const struct arrival_record *record, int signum, siginfo_t *info) {
+    memset(info, 0, sizeof *info);
+    info->si_signo = signum;
+    info->si_code = record->code;
+    info->si_errno = record->error;
+    memcpy(&info->si_pid, record->fields, SIGINFO_FIELDS);
+}
