@@ -40,6 +40,7 @@ def handler(signum, frame):
 @pytest.fixture(autouse=True, scope="module")
 def something_to_lose():
     """Handlers, a mask, timers and a wakeup fd, so that a change of any of them shows."""
+    assert stdlib.alarm.__module__ == "_signal", "sigwright stands in: it would match itself"
     in_a_thread(int)  # with its first thread, glibc sets a handler of its own, for 33
     before = {n: sigwright.getsignal(n) for n in (stdlib.SIGUSR1, stdlib.SIGUSR2, stdlib.SIGHUP)}
     reader, writer = socket.socketpair()

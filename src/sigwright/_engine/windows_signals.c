@@ -257,11 +257,19 @@ unsigned long windows_kill(unsigned long pid, int signum) {
 void *windows_sigint_event(void) { return sigint_event; }
 
 bool windows_sleep(unsigned long milliseconds) {
-    /* Reset, then look: an arrival between the two sets the event again. The other way round a
-     * Ctrl+C in the gap would sleep through. */
-    ResetEvent(sigint_event);
-    if (first_waiting(&inboxes[SIGINT])) {
-        return true;
+    int64_t deadline = monotonic_ns() + (int64_t)milliseconds * 1000000;
+    for (;;) {
+        /* Reset, then look: an arrival between the two sets the event again. The other way round a
+         * Ctrl+C in the gap would sleep through. */
+        ResetEvent(sigint_event);
+        if (first_waiting(&inboxes[SIGINT])) {
+            return true;
+        }
+        int64_t left = deadline - monotonic_ns();
+        if (left <= 0) {
+            return false;
+        }
+        /* And look again after it: the event may be late, of a SIGINT that was already taken. */
+        WaitForSingleObject(sigint_event, (DWORD)((left + 999999) / 1000000));
     }
-    return WaitForSingleObject(sigint_event, milliseconds) == WAIT_OBJECT_0;
 }

@@ -1,0 +1,393 @@
+/* The handler table: signal(), getsignal(), siginterrupt().
+ * Context: the main thread, with the GIL (getsignal, siginterrupt: any thread, with the GIL).
+ * Callers: Python; module.c at import and exit.
+ *
+ * Two tables must agree. Ours says what to call. CPython's own stays truthful: it holds SIG_DFL,
+ * SIG_IGN or default_int_handler exactly when ours does (asyncio.run looks there), and otherwise the
+ * dispatcher. So only a change of kind goes through _signal.signal(), which also sets the kernel's
+ * action; a change from one callable to another costs one sigaction(). */
+#include <errno.h>
+
+#include "engine.h"
+
+enum kind { DEFAULT, IGNORE, INTERRUPT, CALLABLE };
+
+static enum kind kind_of(PyObject *handler) {
+    return handler == engine.sig_dfl                   ? DEFAULT
+           : handler == engine.sig_ign                 ? IGNORE
+           : handler == engine.default_int_handler     ? INTERRUPT
+                                                       : CALLABLE;
+}
+
+static bool is_ours(const struct sigaction *action) {
+    return (action->sa_flags & SA_SIGINFO) && action->sa_sigaction == arrival;
+}
+
+static bool set_kernel_handler(int signum, bool restart) {
+    struct sigaction action = {
+        .sa_sigaction = arrival,
+        .sa_flags = SA_SIGINFO | SA_ONSTACK | (restart ? SA_RESTART : 0),
+    };
+    sigfillset(&action.sa_mask);
+    if (restart) {
+        atomic_fetch_or(&arrivals.restart, signal_bit(signum));
+    } else if (atomic_load(&arrivals.restart) & signal_bit(signum)) {
+        atomic_fetch_and(&arrivals.restart, ~signal_bit(signum));
+    }
+    if (sigaction(signum, &action, NULL) != 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return false;
+    }
+    return true;
+}
+
+static bool need_slots(int signum) {
+    if (arrivals.slots[signum] == NULL) {
+        arrivals.slots[signum] = inbox_map_slots();
+        if (arrivals.slots[signum] == NULL) {
+            PyErr_NoMemory();
+            return false;
+        }
+    }
+    return true;
+}
+
+/* A real fault cannot be answered by Python: keep the C handler that was there (faulthandler's, a
+ * library's), which then goes first, and have all stacks at hand. */
+static void prepare_for_faults(int signum) {
+    struct sigaction now;
+    if (sigaction(signum, NULL, &now) == 0 && !is_ours(&now)) {
+        bool foreign = (now.sa_flags & SA_SIGINFO) || (now.sa_handler != SIG_DFL &&
+                                                       now.sa_handler != SIG_IGN &&
+                                                       now.sa_handler != arrivals.door_handler);
+        atomic_fetch_and(&arrivals.has_fault_previous, ~signal_bit(signum));
+        if (foreign) {
+            arrivals.fault_previous[signum] = now;
+            atomic_fetch_or(&arrivals.has_fault_previous, signal_bit(signum));
+        }
+    }
+    door_need_dump();
+}
+
+static bool is_fault_signal(int signum) {
+    return signum == SIGSEGV || signum == SIGBUS || signum == SIGFPE || signum == SIGILL;
+}
+
+/* signal() and set_wakeup_fd() are for the main thread of the main interpreter. After an import in
+ * another thread the doors open here, at the latest. */
+bool require_main_thread(const char *function) {
+    if (!engine.open && !engine.closed && !(door_open() && dispositions_adopt())) {
+        if (!PyErr_ExceptionMatches(PyExc_ValueError)) {
+            return false;
+        }
+        PyErr_Clear();
+    } else if (pthread_equal(pthread_self(), arrivals.main_thread)) {
+        return true;
+    }
+    PyErr_Format(PyExc_ValueError, "%s only works in main thread of the main interpreter",
+                 function);
+    return false;
+}
+
+/* The stdlib's signal() takes int(x) of whatever has one. */
+static bool as_number_or_self(PyObject **object) {
+    PyObject *number = PyNumber_Long(*object);
+    if (number == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_ValueError)) {
+            return false;
+        }
+        PyErr_Clear();
+        number = Py_NewRef(*object);
+    }
+    *object = number;
+    return true;
+}
+
+/* The handler as the table keeps it, borrowed. The stdlib asks int(handler) first, so that a callable
+ * with __int__ (a MagicMock, say) silently becomes SIG_IGN; a callable is a handler here. */
+static PyObject *read_handler(PyObject *handler) {
+    if (handler == engine.sig_dfl || handler == engine.sig_ign || PyCallable_Check(handler)) {
+        return handler;
+    }
+    PyObject *number = handler;
+    if (!as_number_or_self(&number)) {
+        return NULL;
+    }
+    long value = PyLong_Check(number) ? PyLong_AsLong(number) : -1;
+    PyErr_Clear();
+    Py_DECREF(number);
+    if (value == 0 || value == 1) {
+        return value == 0 ? engine.sig_dfl : engine.sig_ign;
+    }
+    PyErr_SetString(PyExc_TypeError, "signal handler must be signal.SIG_IGN, signal.SIG_DFL, or a "
+                                     "callable object");
+    return NULL;
+}
+
+static PyObject *stdlib_signal(int signum, PyObject *handler) {
+    return PyObject_CallMethod(engine.stdlib, "signal", "iO", signum, handler);
+}
+
+static bool change(int signum, PyObject *handler) {
+    enum kind kind = kind_of(handler);
+    PyObject *old = engine.handlers[signum];
+    bool arrives = kind == INTERRUPT || kind == CALLABLE;
+    if (arrives && !need_slots(signum)) {
+        return false;
+    }
+    if (arrives && is_fault_signal(signum)) {
+        prepare_for_faults(signum);
+    }
+    if (kind != kind_of(old) || old == Py_None || !arrives) {
+        PyObject *for_stdlib = kind == CALLABLE ? engine.dispatcher : handler;
+        PyObject *ignored = stdlib_signal(signum, for_stdlib);
+        if (ignored == NULL) {
+            return false;
+        }
+        Py_DECREF(ignored);
+    }
+    if (arrives) {
+        door_need_timer();
+        return set_kernel_handler(signum, false);
+    }
+    return true;
+}
+
+/* After the interpreter's end has begun: the stdlib's own handler serves what is left. */
+static PyObject *signal_after_close(int signum, PyObject *handler) {
+    PyObject *old = stdlib_signal(signum, handler);
+    if (old != NULL && PyLong_Check(old)) {
+        PyObject *member = PyLong_AsLong(old) == 0 ? engine.sig_dfl : engine.sig_ign;
+        Py_DECREF(old);
+        return Py_NewRef(member);
+    }
+    return old;
+}
+
+PyDoc_STRVAR(
+    signal_doc,
+    "signal(signalnum, handler)\n--\n\n"
+    "Set the handler for a signal, and return the one from before.\n\n"
+    "The handler stays until it is replaced, and the signal interrupts system calls again\n"
+    "(siginterrupt(signalnum, True)). Main thread only.\n\n"
+    "Parameters:\n"
+    "    signalnum: the signal's number, or its Signals member.\n"
+    "    handler: SIG_DFL, SIG_IGN, or a callable. It is called in the main thread, between two\n"
+    "        steps of the interpreter, as handler(signalnum, frame): the number as an int, and\n"
+    "        the interrupted frame, or None.\n\n"
+    "Returns:\n"
+    "    What getsignal() said before.\n\n"
+    "Raises:\n"
+    "    ValueError: not in the main thread, or signalnum out of range.\n"
+    "    TypeError: handler is none of these.\n"
+    "    OSError: the system does not let this signal be handled (SIGKILL, SIGSTOP).\n"
+    "    Anything that a handler raises which was waiting for its turn; nothing is changed then.\n\n"
+    "Platform: all. Source: POSIX sigaction(); section 17.4: \"Set the handler for signal\n"
+    "signalnum to the function handler.\"");
+
+static PyObject *signal_(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+                         PyObject *kwnames) {
+    (void)module;
+    static const char *const names[] = {"signalnum", "handler"};
+    PyObject *values[2];
+    if (nargs == 2 && kwnames == NULL) {
+        values[0] = args[0];
+        values[1] = args[1];
+    } else if (!take_arguments("signal", names, 2, args, nargs, kwnames, values)) {
+        return NULL;
+    }
+    int signum;
+    if (PyLong_Check(values[0])) {
+        if (!parse_int(values[0], &signum)) {
+            return NULL;
+        }
+    } else {
+        PyObject *number = values[0];
+        bool parsed = as_number_or_self(&number) && parse_int(number, &signum);
+        if (number != values[0]) {
+            Py_DECREF(number);
+        }
+        if (!parsed) {
+            return NULL;
+        }
+    }
+    if (!require_main_thread("signal")) {
+        return NULL;
+    }
+    if (signum < 1 || signum >= SIGNALS) {
+        PyErr_SetString(PyExc_ValueError, "signal number out of range");
+        return NULL;
+    }
+    PyObject *handler = read_handler(values[1]);
+    if (handler == NULL) {
+        return NULL;
+    }
+    if (engine.closed) {
+        return signal_after_close(signum, handler);
+    }
+    /* What has arrived belongs to the handler that is set now. */
+    if (PyErr_CheckSignals() < 0 || !door_make_room(signal_bit(signum)) ||
+        !change(signum, handler)) {
+        return NULL;
+    }
+    PyObject *old = engine.handlers[signum];
+    engine.handlers[signum] = Py_NewRef(handler);
+    return old;
+}
+
+PyDoc_STRVAR(
+    getsignal_doc,
+    "getsignal(signalnum)\n--\n\n"
+    "Return what a signal's handler is now.\n\n"
+    "Parameters:\n"
+    "    signalnum: the signal's number.\n\n"
+    "Returns:\n"
+    "    A callable, SIG_DFL, SIG_IGN, or None: the handler was not set from Python.\n\n"
+    "Raises:\n"
+    "    ValueError: signalnum out of range.\n\n"
+    "Platform: all. Any thread. Source: section 17.4: \"Return the current signal handler for\n"
+    "the signal signalnum.\"");
+
+static PyObject *getsignal(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+                           PyObject *kwnames) {
+    (void)module;
+    static const char *const names[] = {"signalnum"};
+    PyObject *value;
+    int signum;
+    if (nargs == 1 && kwnames == NULL) {
+        value = args[0];
+    } else if (!take_arguments("getsignal", names, 1, args, nargs, kwnames, &value)) {
+        return NULL;
+    }
+    if (!parse_signal_number(value, &signum)) {
+        return NULL;
+    }
+    if (engine.closed) {
+        PyObject *handler = PyObject_CallMethod(engine.stdlib, "getsignal", "i", signum);
+        if (handler != NULL && PyLong_Check(handler)) {
+            PyObject *member = PyLong_AsLong(handler) == 0 ? engine.sig_dfl : engine.sig_ign;
+            Py_DECREF(handler);
+            return Py_NewRef(member);
+        }
+        return handler;
+    }
+    return Py_NewRef(engine.handlers[signum]);
+}
+
+PyDoc_STRVAR(
+    siginterrupt_doc,
+    "siginterrupt(signalnum, flag, /)\n--\n\n"
+    "Say whether a signal interrupts system calls, or they go on after its handler.\n\n"
+    "signal() sets this back to interrupting. Python's own functions go on in any case, once the\n"
+    "Python-level handler has run (PEP 475); what differs for them is when it runs.\n\n"
+    "Parameters:\n"
+    "    signalnum: the signal's number.\n"
+    "    flag: true: system calls are interrupted; false: they are restarted.\n\n"
+    "Raises:\n"
+    "    ValueError: signalnum out of range.\n"
+    "    OSError: the system refuses (SIGKILL, SIGSTOP).\n\n"
+    "Platform: Unix. Source: POSIX siginterrupt(); section 17.4: \"Change system call restart\n"
+    "behaviour\".");
+
+static PyObject *siginterrupt_(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+    (void)module;
+    int signum, flag;
+    if (nargs != 2) {
+        PyErr_Format(PyExc_TypeError, "siginterrupt expected 2 arguments, got %zd", nargs);
+        return NULL;
+    }
+    if (!parse_int(args[0], &signum) || !parse_int(args[1], &flag) ||
+        !parse_signal_number(args[0], &signum) || !door_make_room(signal_bit(signum))) {
+        return NULL;
+    }
+    struct sigaction action;
+    if (sigaction(signum, NULL, &action) == 0) {
+        if (is_ours(&action)) {
+            if (!set_kernel_handler(signum, !flag)) {
+                return NULL;
+            }
+            Py_RETURN_NONE;
+        }
+        action.sa_flags = flag ? action.sa_flags & ~SA_RESTART : action.sa_flags | SA_RESTART;
+        if (sigaction(signum, &action, NULL) == 0) {
+            Py_RETURN_NONE;
+        }
+    }
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+PyMethodDef dispositions_methods[] = {
+    {"signal", FUNCTION(signal_), METH_FASTCALL | METH_KEYWORDS, signal_doc},
+    {"getsignal", FUNCTION(getsignal), METH_FASTCALL | METH_KEYWORDS, getsignal_doc},
+    {"siginterrupt", FUNCTION(siginterrupt_), METH_FASTCALL, siginterrupt_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+/* At import: what the stdlib's module says now. */
+void dispositions_read(void) {
+    for (int signum = 1; signum < SIGNALS; signum++) {
+        PyObject *handler = PyObject_CallMethod(engine.stdlib, "getsignal", "i", signum);
+        if (handler == NULL) {
+            PyErr_Clear();
+            handler = Py_NewRef(Py_None);
+        } else if (PyLong_Check(handler)) {
+            long value = PyLong_AsLong(handler);
+            Py_DECREF(handler);
+            handler = Py_NewRef(value == 0 ? engine.sig_dfl : engine.sig_ign);
+        }
+        replace_reference(&engine.handlers[signum], handler);
+    }
+}
+
+/* Once the doors are open: handlers that the stdlib's module serves (SIGINT's, at least) become ours. */
+bool dispositions_adopt(void) {
+    for (int signum = 1; signum < SIGNALS; signum++) {
+        PyObject *handler = engine.handlers[signum];
+        struct sigaction now;
+        if (handler == Py_None || handler == engine.sig_dfl || handler == engine.sig_ign ||
+            sigaction(signum, NULL, &now) != 0 || (now.sa_flags & SA_SIGINFO) ||
+            now.sa_handler != arrivals.door_handler) {
+            continue;
+        }
+        if (!need_slots(signum)) {
+            return false;
+        }
+        if (kind_of(handler) == CALLABLE) {
+            PyObject *ignored = stdlib_signal(signum, engine.dispatcher);
+            if (ignored == NULL) {
+                return false;
+            }
+            Py_DECREF(ignored);
+        }
+        if (!set_kernel_handler(signum, now.sa_flags & SA_RESTART)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* At exit: handlers that are ours become the stdlib's again, as it would have them, and our table
+ * lets go of them. False with the last exception that a handler raised meanwhile. */
+bool dispositions_hand_over(void) {
+    bool clean = true;
+    for (int signum = 1; signum < SIGNALS; signum++) {
+        PyObject *handler = engine.handlers[signum];
+        struct sigaction now;
+        if (kind_of(handler) >= INTERRUPT && handler != Py_None &&
+            sigaction(signum, NULL, &now) == 0 && is_ours(&now)) {
+            PyObject *ignored = stdlib_signal(signum, handler);
+            if (ignored == NULL) {
+                PyErr_Clear(); /* a handler that was pending raised; again, without it */
+                clean = false;
+                ignored = stdlib_signal(signum, handler);
+            }
+            Py_XDECREF(ignored);
+            if (now.sa_flags & SA_RESTART) {
+                Py_XDECREF(PyObject_CallMethod(engine.stdlib, "siginterrupt", "ii", signum, 0));
+            }
+        }
+        engine.handlers[signum] = Py_NewRef(Py_None);
+        Py_DECREF(handler);
+    }
+    return clean;
+}

@@ -1,0 +1,352 @@
+/* The module: constants, opening at import, fork, and closing at exit.
+ * Context: any thread, with the GIL; fork and exit: the main thread.
+ * Callers: the interpreter; os.register_at_fork and atexit. */
+#include <sys/time.h>
+
+#include "engine.h"
+
+struct engine engine;
+
+/* From the platform's <signal.h>: names that it lacks are absent. The values become members of the
+ * stdlib's own enums, where it has the name too. */
+static const struct constant {
+    const char *name;
+    int value;
+} signal_constants[] = {
+#define CONSTANT(name) {#name, name}
+    CONSTANT(SIGHUP),    CONSTANT(SIGINT),  CONSTANT(SIGQUIT), CONSTANT(SIGILL),
+    CONSTANT(SIGTRAP),   CONSTANT(SIGABRT), CONSTANT(SIGFPE),  CONSTANT(SIGKILL),
+    CONSTANT(SIGBUS),    CONSTANT(SIGSEGV), CONSTANT(SIGSYS),  CONSTANT(SIGPIPE),
+    CONSTANT(SIGALRM),   CONSTANT(SIGTERM), CONSTANT(SIGURG),  CONSTANT(SIGSTOP),
+    CONSTANT(SIGTSTP),   CONSTANT(SIGCONT), CONSTANT(SIGCHLD), CONSTANT(SIGTTIN),
+    CONSTANT(SIGTTOU),   CONSTANT(SIGXCPU), CONSTANT(SIGXFSZ), CONSTANT(SIGVTALRM),
+    CONSTANT(SIGPROF),   CONSTANT(SIGUSR1), CONSTANT(SIGUSR2),
+#ifdef SIGIOT
+    CONSTANT(SIGIOT),
+#endif
+#ifdef SIGEMT
+    CONSTANT(SIGEMT),
+#endif
+#ifdef SIGCLD
+    CONSTANT(SIGCLD),
+#endif
+#ifdef SIGPWR
+    CONSTANT(SIGPWR),
+#endif
+#ifdef SIGIO
+    CONSTANT(SIGIO),
+#endif
+#ifdef SIGWINCH
+    CONSTANT(SIGWINCH),
+#endif
+#ifdef SIGPOLL
+    CONSTANT(SIGPOLL),
+#endif
+#ifdef SIGINFO
+    CONSTANT(SIGINFO),
+#endif
+#ifdef SIGSTKFLT
+    CONSTANT(SIGSTKFLT),
+#endif
+};
+
+static const struct constant mask_constants[] = {
+    CONSTANT(SIG_BLOCK),
+    CONSTANT(SIG_UNBLOCK),
+    CONSTANT(SIG_SETMASK),
+};
+
+static const struct constant plain_constants[] = {
+    {"NSIG", SIGNALS},
+    CONSTANT(ITIMER_REAL),
+    CONSTANT(ITIMER_VIRTUAL),
+    CONSTANT(ITIMER_PROF),
+};
+
+#define COUNT(array) (sizeof(array) / sizeof(array)[0])
+
+static bool add_member(PyObject *module, PyObject *type, const char *name, int value) {
+    PyObject *member = PyObject_GetAttrString(type, name);
+    if (member == NULL) {
+        PyErr_Clear(); /* this Python's stdlib does not know the name */
+        return true;
+    }
+    if (PyLong_AsLong(member) != value) {
+        PyErr_Format(PyExc_ImportError, "the stdlib says %s is %R, this platform says %d", name,
+                     member, value);
+        Py_DECREF(member);
+        return false;
+    }
+    bool added = PyModule_AddObjectRef(module, name, member) == 0;
+    Py_DECREF(member);
+    return added;
+}
+
+static bool add_constants(PyObject *module, PyObject *signals, PyObject *sigmasks) {
+    for (size_t i = 0; i < COUNT(signal_constants); i++) {
+        if (!add_member(module, signals, signal_constants[i].name, signal_constants[i].value)) {
+            return false;
+        }
+    }
+    for (size_t i = 0; i < COUNT(mask_constants); i++) {
+        if (!add_member(module, sigmasks, mask_constants[i].name, mask_constants[i].value)) {
+            return false;
+        }
+    }
+    for (size_t i = 0; i < COUNT(plain_constants); i++) {
+        if (PyModule_AddIntConstant(module, plain_constants[i].name, plain_constants[i].value) < 0) {
+            return false;
+        }
+    }
+    return add_member(module, signals, "SIGRTMIN", SIGRTMIN) &&
+           add_member(module, signals, "SIGRTMAX", SIGRTMAX);
+}
+
+/* The names that are the stdlib's own objects. */
+static const char *const shared_names[] = {"Signals",     "Handlers",       "Sigmasks",
+                                           "SIG_DFL",     "SIG_IGN",        "ItimerError",
+                                           "default_int_handler", "struct_siginfo"};
+
+static PyMethodDef *const public_methods[] = {
+    dispositions_methods, itimers_methods, masks_methods,
+    sending_methods,      waiting_methods, wakeup_methods,
+};
+
+static bool share(PyObject *module, PyObject *stdlib, const char *name) {
+    PyObject *object = PyObject_GetAttrString(stdlib, name);
+    bool shared = object != NULL && PyModule_AddObjectRef(module, name, object) == 0;
+    Py_XDECREF(object);
+    return shared;
+}
+
+static bool load_numbers(PyObject *signals) {
+    for (int signum = 1; signum < SIGNALS; signum++) {
+        PyObject *number = PyLong_FromLong(signum);
+        if (number == NULL) {
+            return false;
+        }
+        PyObject *member = PyObject_CallFunctionObjArgs(signals, number, NULL);
+        if (member == NULL) {
+            PyErr_Clear();
+            member = Py_NewRef(number);
+        }
+        replace_reference(&engine.numbers[signum], number);
+        replace_reference(&engine.members[signum], member);
+    }
+    return true;
+}
+
+static bool load_stdlib(PyObject *stdlib, PyObject *module) {
+    replace_reference(&engine.stdlib, PyImport_ImportModule("_signal"));
+    replace_reference(&engine.sig_dfl, PyObject_GetAttrString(stdlib, "SIG_DFL"));
+    replace_reference(&engine.sig_ign, PyObject_GetAttrString(stdlib, "SIG_IGN"));
+    replace_reference(&engine.default_int_handler, PyObject_GetAttrString(stdlib, "default_int_handler"));
+    replace_reference(&engine.itimer_error, PyObject_GetAttrString(stdlib, "ItimerError"));
+    replace_reference(&engine.struct_siginfo, PyObject_GetAttrString(stdlib, "struct_siginfo"));
+    replace_reference(&engine.dispatcher, PyCFunction_NewEx(&dispatcher_method, module, NULL));
+    return engine.stdlib != NULL && engine.sig_dfl != NULL && engine.sig_ign != NULL &&
+           engine.default_int_handler != NULL && engine.itimer_error != NULL &&
+           engine.struct_siginfo != NULL && engine.dispatcher != NULL;
+}
+
+static PyObject *after_fork_in_child(PyObject *module, PyObject *unused) {
+    (void)module;
+    (void)unused;
+    if (!engine.wiped_on_fork) {
+        inbox_wipe(arrivals.inbox, arrivals.slots);
+    }
+    if (engine.open && !engine.closed) {
+        bool other_thread = !pthread_equal(pthread_self(), arrivals.main_thread);
+        door_after_fork();
+        delivery_after_fork(other_thread);
+    }
+    Py_RETURN_NONE;
+}
+
+/* The interpreter ends: from here on CPython's own C handler serves the handlers that are set, for it
+ * knows when the interpreter is gone. Nothing is taken back after this. */
+static PyObject *close_engine(PyObject *module, PyObject *unused) {
+    (void)module;
+    (void)unused;
+    if (engine.closed) {
+        Py_RETURN_NONE;
+    }
+    bool clean = PyErr_CheckSignals() == 0;
+    PyObject *type = NULL, *value = NULL, *traceback = NULL;
+    PyErr_Fetch(&type, &value, &traceback);
+    engine.closed = true;
+    if (engine.open) {
+        clean = dispositions_hand_over() && clean;
+        wakeup_hand_over();
+        atomic_store(&arrivals.closed, true);
+        door_close();
+    }
+    Py_CLEAR(engine.tracer);
+    if (type != NULL) {
+        PyErr_Restore(type, value, traceback);
+        return NULL;
+    }
+    (void)clean;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef private_methods[] = {
+    {"set_zero_wakeup_fd", set_zero_wakeup_fd, METH_O,
+     "set_zero_wakeup_fd(fd, /)\n--\n\n"
+     "Python 2.7's set_wakeup_fd(), for sigwright.classic: the byte is '\\0', nothing is reported."},
+    {"_after_fork_in_child", after_fork_in_child, METH_NOARGS, NULL},
+    {"_close", close_engine, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static bool register_hooks(PyObject *module) {
+    PyObject *os = PyImport_ImportModule("os");
+    PyObject *atexit = PyImport_ImportModule("atexit");
+    PyObject *register_at_fork =
+        os == NULL ? NULL : PyObject_GetAttrString(os, "register_at_fork");
+    PyObject *child = PyObject_GetAttrString(module, "_after_fork_in_child");
+    PyObject *close = PyObject_GetAttrString(module, "_close");
+    PyObject *nothing = PyTuple_New(0);
+    PyObject *keywords = child == NULL ? NULL : Py_BuildValue("{sO}", "after_in_child", child);
+    PyObject *forked = NULL, *exited = NULL;
+    if (register_at_fork != NULL && keywords != NULL && nothing != NULL && atexit != NULL &&
+        close != NULL) {
+        forked = PyObject_Call(register_at_fork, nothing, keywords);
+        exited = forked == NULL ? NULL : PyObject_CallMethod(atexit, "register", "O", close);
+    }
+    bool registered = exited != NULL;
+    Py_XDECREF(exited);
+    Py_XDECREF(forked);
+    Py_XDECREF(keywords);
+    Py_XDECREF(nothing);
+    Py_XDECREF(close);
+    Py_XDECREF(child);
+    Py_XDECREF(register_at_fork);
+    Py_XDECREF(atexit);
+    Py_XDECREF(os);
+    return registered;
+}
+
+static bool open_here(void) { return door_open() && dispositions_adopt(); }
+
+/* Imported off the main thread: the main thread opens the doors at its next safe point. */
+static int open_later(void *unused) {
+    (void)unused;
+    return engine.open || engine.closed || open_here() ? 0 : -1;
+}
+
+static bool open_engine(void) {
+    if (open_here()) {
+        return true;
+    }
+    if (!PyErr_ExceptionMatches(PyExc_ValueError)) {
+        return false;
+    }
+    PyErr_Clear();
+    return Py_AddPendingCall(open_later, NULL) == 0;
+}
+
+static bool start(PyObject *module, PyObject *stdlib, PyObject *signals) {
+    if (arrivals.inbox == NULL) {
+        arrivals.inbox = inbox_map(&engine.wiped_on_fork);
+        if (arrivals.inbox == NULL) {
+            PyErr_NoMemory();
+            return false;
+        }
+    }
+    arrivals.first_realtime = SIGRTMIN;
+    /* A second start in one process: an embedding program that ended its first interpreter. */
+    engine.closed = false;
+    engine.open = false;
+    atomic_store(&arrivals.closed, false);
+    atomic_store(&arrivals.doors[LOUD], 0);
+    atomic_store(&arrivals.doors[QUIET], 0);
+    if (!load_stdlib(stdlib, module) || !load_numbers(signals)) {
+        return false;
+    }
+    dispositions_read();
+    return register_hooks(module) && open_engine();
+}
+
+/* In a subinterpreter the stock behaviour remains: the functions are the stdlib's. */
+static bool share_functions(PyObject *module, PyObject *stdlib) {
+    for (size_t i = 0; i < COUNT(public_methods); i++) {
+        for (const PyMethodDef *method = public_methods[i]; method->ml_name != NULL; method++) {
+            if (PyObject_HasAttrString(stdlib, method->ml_name) &&
+                !share(module, stdlib, method->ml_name)) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+/* __all__: what the package's face shows; the names of its own use come after this. */
+static bool list_public_names(PyObject *module) {
+    PyObject *names = PyObject_Dir(module);
+    PyObject *all = PyList_New(0);
+    bool listed = names != NULL && all != NULL;
+    for (Py_ssize_t i = 0; listed && i < PyList_Size(names); i++) {
+        PyObject *name = PyList_GetItem(names, i);
+        if (PyUnicode_ReadChar(name, 0) != '_') {
+            listed = PyList_Append(all, name) == 0;
+        }
+    }
+    listed = listed && PyModule_AddObjectRef(module, "__all__", all) == 0;
+    Py_XDECREF(all);
+    Py_XDECREF(names);
+    return listed;
+}
+
+static int execute(PyObject *module) {
+    PyObject *stdlib = PyImport_ImportModule("signal");
+    PyObject *signals = stdlib == NULL ? NULL : PyObject_GetAttrString(stdlib, "Signals");
+    PyObject *sigmasks = stdlib == NULL ? NULL : PyObject_GetAttrString(stdlib, "Sigmasks");
+    bool main_interpreter = PyInterpreterState_GetID(PyInterpreterState_Get()) == 0;
+    bool done = signals != NULL && sigmasks != NULL && add_constants(module, signals, sigmasks);
+    for (size_t i = 0; done && i < COUNT(shared_names); i++) {
+        done = share(module, stdlib, shared_names[i]);
+    }
+    if (main_interpreter) {
+        for (size_t i = 0; done && i < COUNT(public_methods); i++) {
+            done = PyModule_AddFunctions(module, public_methods[i]) == 0;
+        }
+    } else {
+        done = done && share_functions(module, stdlib);
+    }
+    done = done && list_public_names(module) &&
+           PyModule_AddObjectRef(module, "main_interpreter",
+                                 main_interpreter ? Py_True : Py_False) == 0;
+    if (main_interpreter) {
+        done = done && PyModule_AddFunctions(module, private_methods) == 0 &&
+               PyModule_AddFunctions(module, delivery_methods) == 0 &&
+               start(module, stdlib, signals);
+    }
+    Py_XDECREF(sigmasks);
+    Py_XDECREF(signals);
+    Py_XDECREF(stdlib);
+    return done ? 0 : -1;
+}
+
+/* The last two entries are filled in where this Python knows them. */
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, execute},
+    {0, NULL},
+    {0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "sigwright._engine",
+    .m_doc = "The engine of sigwright: arrival, inbox, doors and delivery of signals.",
+    .m_size = 0,
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC PyInit__engine(void) {
+    if (Py_Version >= 0x030C0000) {
+        slots[1].slot = 3;         /* Py_mod_multiple_interpreters: newer than the limited API */
+        slots[1].value = (void *)2; /* Py_MOD_PER_INTERPRETER_GIL_SUPPORTED */
+    }
+    return PyModuleDef_Init(&definition);
+}

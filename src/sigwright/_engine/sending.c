@@ -1,0 +1,138 @@
+/* Sending: raise_signal(), pthread_kill(), pidfd_send_signal().
+ * Context: any thread, with the GIL.
+ * Callers: Python. */
+#include <errno.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "engine.h"
+
+static bool make_room_for(int signum) {
+    return signum < 1 || signum >= SIGNALS || door_make_room(signal_bit(signum));
+}
+
+PyDoc_STRVAR(raise_signal_doc,
+             "raise_signal(signalnum, /)\n--\n\n"
+             "Send a signal to the calling thread; in the main thread its handler has run when this\n"
+             "returns.\n\n"
+             "Parameters:\n"
+             "    signalnum: the signal's number.\n\n"
+             "Raises:\n"
+             "    OSError: there is no such signal. Anything that the handler raises.\n\n"
+             "Platform: all. Source: ISO C raise().");
+
+static PyObject *raise_signal(PyObject *module, PyObject *argument) {
+    (void)module;
+    int signum;
+    if (!parse_int(argument, &signum) || !make_room_for(signum)) {
+        return NULL;
+    }
+    /* With the GIL: raise() does not block, and our arrival takes microseconds at most. The stdlib
+     * releases it, for nothing that we could find. */
+    bool main = engine.open && pthread_equal(pthread_self(), arrivals.main_thread);
+    if (main) {
+        arrivals.looks_soon = 1;
+    }
+    int failed = raise(signum);
+    if (main) {
+        arrivals.looks_soon = 0;
+    }
+    if (failed) {
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    if (PyErr_CheckSignals() < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static bool audit_pthread_kill(unsigned long thread, int signum) {
+    PyObject *audit = PySys_GetObject("audit");
+    if (audit == NULL) {
+        return true;
+    }
+    PyObject *result = PyObject_CallFunction(audit, "ski", "signal.pthread_kill", thread, signum);
+    Py_XDECREF(result);
+    return result != NULL;
+}
+
+PyDoc_STRVAR(
+    pthread_kill_doc,
+    "pthread_kill(thread_id, signalnum, /)\n--\n\n"
+    "Send a signal to a thread of this process. Its Python-level handler runs in the main thread.\n\n"
+    "Parameters:\n"
+    "    thread_id: threading.get_ident() of a thread that has not ended (the C library may crash\n"
+    "        on any other number).\n"
+    "    signalnum: the signal's number; 0 only asks whether the thread is there.\n\n"
+    "Raises:\n"
+    "    OSError: no such signal; ProcessLookupError: no such thread.\n"
+    "    Anything that a handler raises, in the main thread.\n\n"
+    "Platform: Unix. Source: POSIX pthread_kill().");
+
+static PyObject *pthread_kill_(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+    (void)module;
+    int signum;
+    if (nargs != 2) {
+        PyErr_Format(PyExc_TypeError, "pthread_kill expected 2 arguments, got %zd", nargs);
+        return NULL;
+    }
+    if (!PyLong_Check(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "pthread_kill() argument 1 must be int");
+        return NULL;
+    }
+    unsigned long thread = PyLong_AsUnsignedLongMask(args[0]);
+    if (PyErr_Occurred() || !parse_int(args[1], &signum) || !make_room_for(signum) ||
+        !audit_pthread_kill(thread, signum)) {
+        return NULL;
+    }
+    errno = pthread_kill((pthread_t)thread, signum);
+    if (errno != 0) {
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    if (PyErr_CheckSignals() < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(pidfd_send_signal_doc,
+             "pidfd_send_signal(pidfd, signalnum, siginfo=None, flags=0, /)\n--\n\n"
+             "Send a signal to the process that a pidfd stands for.\n\n"
+             "Parameters:\n"
+             "    pidfd: from os.pidfd_open().\n"
+             "    signalnum: the signal's number.\n"
+             "    siginfo: must be None.\n"
+             "    flags: the system call's, 0 for none.\n\n"
+             "Raises:\n"
+             "    OSError: no such process, signal or fd. TypeError: siginfo is not None.\n\n"
+             "Platform: Linux 5.1 and later. Source: man page pidfd_send_signal(2).");
+
+static PyObject *pidfd_send_signal(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+    (void)module;
+    int pidfd, signum;
+    int flags = 0;
+    if (nargs < 2 || nargs > 4) {
+        PyErr_Format(PyExc_TypeError, "pidfd_send_signal expected %s arguments, got %zd",
+                     nargs < 2 ? "at least 2" : "at most 4", nargs);
+        return NULL;
+    }
+    if (!parse_int(args[0], &pidfd) || !parse_int(args[1], &signum) ||
+        (nargs == 4 && !parse_int(args[3], &flags))) {
+        return NULL;
+    }
+    if (nargs >= 3 && args[2] != Py_None) {
+        PyErr_SetString(PyExc_TypeError, "siginfo must be None");
+        return NULL;
+    }
+    if (syscall(SYS_pidfd_send_signal, pidfd, signum, NULL, flags) < 0) {
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    Py_RETURN_NONE;
+}
+
+PyMethodDef sending_methods[] = {
+    {"raise_signal", raise_signal, METH_O, raise_signal_doc},
+    {"pthread_kill", FUNCTION(pthread_kill_), METH_FASTCALL, pthread_kill_doc},
+    {"pidfd_send_signal", FUNCTION(pidfd_send_signal), METH_FASTCALL, pidfd_send_signal_doc},
+    {NULL, NULL, 0, NULL},
+};
