@@ -124,8 +124,16 @@ static PyObject *read_handler(PyObject *handler) {
     return NULL;
 }
 
-static PyObject *stdlib_signal(int signum, PyObject *handler) {
-    return PyObject_CallMethod(engine.stdlib, "signal", "iO", signum, handler);
+/* _signal.signal(), which knows SIG_DFL and SIG_IGN as plain ints only. */
+bool set_stdlib_handler(int signum, PyObject *handler) {
+    PyObject *old;
+    if (handler == engine.sig_dfl || handler == engine.sig_ign) {
+        old = PyObject_CallMethod(engine.stdlib, "signal", "il", signum, PyLong_AsLong(handler));
+    } else {
+        old = PyObject_CallMethod(engine.stdlib, "signal", "iO", signum, handler);
+    }
+    Py_XDECREF(old);
+    return old != NULL;
 }
 
 static bool change(int signum, PyObject *handler) {
@@ -139,12 +147,9 @@ static bool change(int signum, PyObject *handler) {
         prepare_for_faults(signum);
     }
     if (kind != kind_of(old) || old == Py_None || !arrives) {
-        PyObject *for_stdlib = kind == CALLABLE ? engine.dispatcher : handler;
-        PyObject *ignored = stdlib_signal(signum, for_stdlib);
-        if (ignored == NULL) {
+        if (!set_stdlib_handler(signum, kind == CALLABLE ? engine.dispatcher : handler)) {
             return false;
         }
-        Py_DECREF(ignored);
     }
     if (arrives) {
         door_need_timer();
@@ -153,13 +158,22 @@ static bool change(int signum, PyObject *handler) {
     return true;
 }
 
+/* What the stdlib's table says, as ours would. */
+static PyObject *stdlib_handler(int signum) {
+    PyObject *handler = PyObject_CallMethod(engine.stdlib, "getsignal", "i", signum);
+    if (handler != NULL && PyLong_Check(handler)) {
+        PyObject *member = PyLong_AsLong(handler) == 0 ? engine.sig_dfl : engine.sig_ign;
+        Py_DECREF(handler);
+        return Py_NewRef(member);
+    }
+    return handler;
+}
+
 /* After the interpreter's end has begun: the stdlib's own handler serves what is left. */
 static PyObject *signal_after_close(int signum, PyObject *handler) {
-    PyObject *old = stdlib_signal(signum, handler);
-    if (old != NULL && PyLong_Check(old)) {
-        PyObject *member = PyLong_AsLong(old) == 0 ? engine.sig_dfl : engine.sig_ign;
-        Py_DECREF(old);
-        return Py_NewRef(member);
+    PyObject *old = stdlib_handler(signum);
+    if (old != NULL && !set_stdlib_handler(signum, handler)) {
+        Py_CLEAR(old);
     }
     return old;
 }
@@ -263,13 +277,7 @@ static PyObject *getsignal(PyObject *module, PyObject *const *args, Py_ssize_t n
         return NULL;
     }
     if (engine.closed) {
-        PyObject *handler = PyObject_CallMethod(engine.stdlib, "getsignal", "i", signum);
-        if (handler != NULL && PyLong_Check(handler)) {
-            PyObject *member = PyLong_AsLong(handler) == 0 ? engine.sig_dfl : engine.sig_ign;
-            Py_DECREF(handler);
-            return Py_NewRef(member);
-        }
-        return handler;
+        return stdlib_handler(signum);
     }
     return Py_NewRef(engine.handlers[signum]);
 }
@@ -326,14 +334,10 @@ PyMethodDef dispositions_methods[] = {
 /* At import: what the stdlib's module says now. */
 void dispositions_read(void) {
     for (int signum = 1; signum < SIGNALS; signum++) {
-        PyObject *handler = PyObject_CallMethod(engine.stdlib, "getsignal", "i", signum);
+        PyObject *handler = stdlib_handler(signum);
         if (handler == NULL) {
             PyErr_Clear();
             handler = Py_NewRef(Py_None);
-        } else if (PyLong_Check(handler)) {
-            long value = PyLong_AsLong(handler);
-            Py_DECREF(handler);
-            handler = Py_NewRef(value == 0 ? engine.sig_dfl : engine.sig_ign);
         }
         replace_reference(&engine.handlers[signum], handler);
     }
@@ -352,12 +356,8 @@ bool dispositions_adopt(void) {
         if (!need_slots(signum)) {
             return false;
         }
-        if (kind_of(handler) == CALLABLE) {
-            PyObject *ignored = stdlib_signal(signum, engine.dispatcher);
-            if (ignored == NULL) {
-                return false;
-            }
-            Py_DECREF(ignored);
+        if (kind_of(handler) == CALLABLE && !set_stdlib_handler(signum, engine.dispatcher)) {
+            return false;
         }
         if (!set_kernel_handler(signum, now.sa_flags & SA_RESTART)) {
             return false;
@@ -367,21 +367,20 @@ bool dispositions_adopt(void) {
 }
 
 /* At exit: handlers that are ours become the stdlib's again, as it would have them, and our table
- * lets go of them. False with the last exception that a handler raised meanwhile. */
-bool dispositions_hand_over(void) {
-    bool clean = true;
+ * lets go of them. */
+void dispositions_hand_over(void) {
     for (int signum = 1; signum < SIGNALS; signum++) {
         PyObject *handler = engine.handlers[signum];
         struct sigaction now;
         if (kind_of(handler) >= INTERRUPT && handler != Py_None &&
             sigaction(signum, NULL, &now) == 0 && is_ours(&now)) {
-            PyObject *ignored = stdlib_signal(signum, handler);
-            if (ignored == NULL) {
-                PyErr_Clear(); /* a handler that was pending raised; again, without it */
-                clean = false;
-                ignored = stdlib_signal(signum, handler);
+            if (!set_stdlib_handler(signum, handler)) {
+                /* A handler that was pending raised. Say so, and once more without it. */
+                PyErr_WriteUnraisable(handler);
+                if (!set_stdlib_handler(signum, handler)) {
+                    PyErr_Clear();
+                }
             }
-            Py_XDECREF(ignored);
             if (now.sa_flags & SA_RESTART) {
                 Py_XDECREF(PyObject_CallMethod(engine.stdlib, "siginterrupt", "ii", signum, 0));
             }
@@ -389,5 +388,4 @@ bool dispositions_hand_over(void) {
         engine.handlers[signum] = Py_NewRef(Py_None);
         Py_DECREF(handler);
     }
-    return clean;
 }

@@ -51,12 +51,6 @@ static int find_free(uint64_t not_these) {
     return 0;
 }
 
-static bool set_stdlib_handler(int signum, PyObject *handler) {
-    PyObject *old = PyObject_CallMethod(engine.stdlib, "signal", "iO", signum, handler);
-    Py_XDECREF(old);
-    return old != NULL;
-}
-
 static void unblock(int signum) {
     sigset_t only_this;
     sigemptyset(&only_this);

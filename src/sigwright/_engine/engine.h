@@ -66,7 +66,8 @@ void ring_if_work(void);
 bool require_main_thread(const char *function);
 void dispositions_read(void);
 bool dispositions_adopt(void);
-bool dispositions_hand_over(void);
+void dispositions_hand_over(void);
+bool set_stdlib_handler(int signum, PyObject *handler);
 
 /* wakeup.c */
 void report_wakeup_failures(void);
