@@ -1,6 +1,6 @@
 /* What happens when a signal arrives: the one file that runs in signal context.
  * Context: signal context, any thread, with or without the GIL, every signal blocked.
- * Callers: the kernel (arrival, door_landed); arrivals_wait: the main thread.
+ * Callers: the kernel (arrival, door_landed); arrivals_end: the main thread.
  *
  * The rules here: nothing but POSIX's async-signal-safe functions, syscall() with the numbers below,
  * the engine's own data, no lock, no allocation, no thread-local storage except errno, no Python.
@@ -55,7 +55,7 @@ static bool wait_for_parity(void) {
     return true;
 }
 
-bool arrivals_wait(void) {
+bool arrivals_end(void) {
     /* Twice, since an arrival may have read the epoch just before the flip and counted after it. */
     bool first = wait_for_parity();
     return wait_for_parity() && first;
@@ -71,6 +71,18 @@ static void set_timer(uint32_t delay_us) {
     atomic_store(&arrivals.inbox->timer_delay_us, delay_us);
     struct itimerspec when = {.it_value = {.tv_nsec = (long)delay_us * 1000}};
     syscall(SYS_timer_settime, atomic_load(&arrivals.timer), 0, &when, NULL);
+}
+
+void arm_timer(void) {
+    if (atomic_load(&arrivals.timer) != -1 &&
+        atomic_exchange(&arrivals.inbox->timer_armed, 1) == 0) {
+        set_timer(RING_FIRST_US);
+    }
+}
+
+/* Something waits that may be delivered now. */
+bool arrivals_wait_for_delivery(void) {
+    return (atomic_load(&arrivals.inbox->ready) & ~atomic_load(&arrivals.held)) != 0;
 }
 
 /* Make the main thread look at the inbox, now.
@@ -102,9 +114,8 @@ static void ring(int signum) {
             atomic_store(&inbox->rung[door], 0);
         }
     }
-    if (!restart && atomic_load(&arrivals.timer) != -1 &&
-        atomic_exchange(&inbox->timer_armed, 1) == 0) {
-        set_timer(RING_FIRST_US);
+    if (!restart) {
+        arm_timer();
     }
 }
 
@@ -259,8 +270,7 @@ void door_landed(int signum, siginfo_t *info, void *context) {
     uint32_t parity = enter();
     struct inbox *inbox = arrivals.inbox;
     if (!atomic_load(&arrivals.closed) && pthread_equal(pthread_self(), arrivals.main_thread)) {
-        bool work = (atomic_load(&inbox->ready) & ~atomic_load(&arrivals.held)) != 0 ||
-                    atomic_load(&inbox->wakeup_failures) != 0;
+        bool work = arrivals_wait_for_delivery() || atomic_load(&inbox->wakeup_failures) != 0;
         if (work) {
             arrivals.door_handler(atomic_load(&arrivals.doors[LOUD]));
         } else {

@@ -87,6 +87,7 @@ static uint64_t take_for_one_call(int signum) {
 static bool call_handler(int signum, PyObject *frame) {
     PyObject *handler = engine.handlers[signum];
     Py_INCREF(handler); /* it may replace itself */
+    door_quiet(); /* the handler may run for long, or sleep */
     engine.depth++;
     PyObject *result =
         PyObject_CallFunctionObjArgs(handler, engine.numbers[signum], frame, NULL);
@@ -127,8 +128,7 @@ static bool deliver_one(int signum, PyObject *frame) {
 
 /* What is left rings again: a handler raised, or we were asked while nothing may be delivered. */
 void ring_if_work(void) {
-    if (engine.open && !engine.closed &&
-        (atomic_load(&arrivals.inbox->ready) & ~atomic_load(&arrivals.held)) != 0) {
+    if (engine.open && !engine.closed && arrivals_wait_for_delivery()) {
         arrivals.door_handler(atomic_load(&arrivals.doors[LOUD]));
     }
 }
@@ -147,13 +147,8 @@ static bool deliver(PyObject *frame) {
     for (;;) {
         int signum = inbox_oldest(inbox, arrivals.slots, ~atomic_load(&arrivals.held));
         if (signum == 0) {
-            door_disarm_timer();
-            /* An arrival publishes before it arms: if we have just disarmed its timer, its record
-             * is there to be seen. */
-            signum = inbox_oldest(inbox, arrivals.slots, ~atomic_load(&arrivals.held));
-            if (signum == 0) {
-                return true;
-            }
+            door_quiet();
+            return true;
         }
         if (!deliver_one(signum, frame)) {
             ring_if_work();

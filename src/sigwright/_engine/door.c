@@ -110,7 +110,7 @@ static void make_timer(void) {
 static void delete_timer(void) {
     int timer = atomic_exchange(&arrivals.timer, -1);
     if (timer != -1) {
-        arrivals_wait();
+        arrivals_end();
         syscall(SYS_timer_delete, timer);
         atomic_store(&arrivals.inbox->timer_armed, 0);
     }
@@ -124,10 +124,16 @@ void door_need_timer(void) {
     }
 }
 
-void door_disarm_timer(void) {
-    if (atomic_exchange(&arrivals.inbox->timer_armed, 0) != 0) {
+/* Nothing waits: no ring is to break the program's next system call. An arrival publishes before it
+ * arms, so if it was its timer that we have just disarmed, its record is there to be seen. */
+void door_quiet(void) {
+    if (!arrivals_wait_for_delivery() && atomic_load(&arrivals.inbox->timer_armed) != 0) {
         struct itimerspec never = {0};
+        atomic_store(&arrivals.inbox->timer_armed, 0);
         syscall(SYS_timer_settime, atomic_load(&arrivals.timer), 0, &never, NULL);
+        if (arrivals_wait_for_delivery()) {
+            arm_timer();
+        }
     }
 }
 
@@ -174,7 +180,7 @@ static bool move_loud(int to) {
         return false;
     }
     delete_timer(); /* it rings the old number */
-    arrivals_wait();
+    arrivals_end();
     /* _signal.signal() looks for pending signals first: a ring on the old number ends in delivery. */
     bool moved = set_stdlib_handler(from, engine.sig_dfl);
     if (had_timer) {
@@ -187,13 +193,13 @@ static void move_quiet(int to) {
     int from = atomic_load(&arrivals.doors[QUIET]);
     land_at(to, SA_RESTART);
     atomic_store(&arrivals.doors[QUIET], to);
-    arrivals_wait();
+    arrivals_end();
     signal(from, SIG_DFL);
 }
 
 static void move_dump(int to) {
     int from = atomic_exchange(&arrivals.dump_signal, 0);
-    arrivals_wait();
+    arrivals_end();
     unregister_dump(from);
     register_dump(to);
 }
@@ -242,5 +248,5 @@ void door_after_fork(void) {
  * a ring that is still on its way must not end the process. */
 void door_close(void) {
     delete_timer();
-    arrivals_wait();
+    arrivals_end();
 }

@@ -53,7 +53,7 @@ bool door_open(void);
 bool door_make_room(uint64_t asked);
 uint64_t door_hidden(void);
 void door_need_timer(void);
-void door_disarm_timer(void);
+void door_quiet(void);
 void door_need_dump(void);
 void door_after_fork(void);
 void door_close(void);

@@ -48,6 +48,21 @@ const struct arrival_record *inbox_head(struct inbox *inbox, struct inbox_slot *
     return &slot->record;
 }
 
+/* Is there none left? Clear the bit, then look again: a record published in between has set the bit
+ * before we cleared it, or will set it. */
+static const struct arrival_record *head_or_clear(struct inbox *inbox, struct inbox_slot *slots,
+                                                  int signum) {
+    const struct arrival_record *head = inbox_head(inbox, slots, signum);
+    if (head == NULL) {
+        atomic_fetch_and(&inbox->ready, ~signal_bit(signum));
+        head = inbox_head(inbox, slots, signum);
+        if (head != NULL) {
+            atomic_fetch_or(&inbox->ready, signal_bit(signum));
+        }
+    }
+    return head;
+}
+
 bool inbox_pop(struct inbox *inbox, struct inbox_slot *slots, int signum,
                struct arrival_record *record) {
     const struct arrival_record *oldest = inbox_head(inbox, slots, signum);
@@ -60,6 +75,7 @@ bool inbox_pop(struct inbox *inbox, struct inbox_slot *slots, int signum,
     atomic_store_explicit(&slots[head & (INBOX_SLOTS - 1)].lap, inbox_lap(head) + 2,
                           memory_order_release);
     atomic_store_explicit(&queue->head, head + 1, memory_order_relaxed);
+    head_or_clear(inbox, slots, signum);
     return true;
 }
 
@@ -71,16 +87,9 @@ int inbox_oldest(struct inbox *inbox, struct inbox_slot *const slots[SIGNALS], u
     while (ready != 0) {
         int signum = __builtin_ctzll(ready) + 1;
         ready &= ready - 1;
-        const struct arrival_record *head = inbox_head(inbox, slots[signum], signum);
+        const struct arrival_record *head = head_or_clear(inbox, slots[signum], signum);
         if (head == NULL) {
-            /* Clear, then look again: a record published in between has set the bit before we
-             * cleared it, or will set it. */
-            atomic_fetch_and(&inbox->ready, ~signal_bit(signum));
-            head = inbox_head(inbox, slots[signum], signum);
-            if (head == NULL) {
-                continue;
-            }
-            atomic_fetch_or(&inbox->ready, signal_bit(signum));
+            continue;
         }
         if (head->monotonic_ns < oldest_ns) {
             oldest_ns = head->monotonic_ns;

@@ -89,7 +89,7 @@ void report_wakeup_failures(void) {
 static long exchange(uint64_t wakeup) {
     uint64_t old = atomic_exchange(&arrivals.wakeup, wakeup);
     if ((uint32_t)old != (uint32_t)wakeup && (uint32_t)old != (uint32_t)WAKEUP_NONE) {
-        arrivals_wait();
+        arrivals_end();
     }
     return (int)(uint32_t)old;
 }

@@ -8,6 +8,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
+    """Run the command line; the entry point of the script `sigwright`."""
     # Ctrl+C ends a command as it ends any other, by SIGINT and without a traceback; above all
     # in the moment before `run` has turned into the program. An ignored one stays ignored.
     if getsignal(SIGINT) is default_int_handler:

@@ -87,7 +87,7 @@ def _check(options: list[str], environment: dict[str, str]) -> None:
     quiet = {**environment, VARIABLE: "standin"}
     command = [sys.executable, *options, "-c", _PROBE]
     probe = subprocess.run(
-        command, env=quiet, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        command, env=quiet, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
     if probe.stdout.split()[-1:] == ["True"]:
         return
