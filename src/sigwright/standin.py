@@ -11,9 +11,9 @@ that `dir(signal)` stays what it was. `_signal` is not touched: it is where CPyt
 
 What shows: `signal.signal.__module__` says sigwright, and so does a pickle of the function
 itself; `help(signal)` leaves them out from 3.13 on, where pydoc goes by that name (`help` of the
-function itself shows it). A copy of the stdlib's function that somebody kept cannot be pickled in the meantime, as
-pickle looks it up by name. `importlib.reload(signal)` brings the stdlib's functions back, as
-reload must; `install()` again after it.
+function shows it). A copy of the stdlib's function that somebody kept cannot be pickled in the
+meantime, as pickle looks it up by name. `importlib.reload(signal)` brings the stdlib's functions
+back, as reload must; `install()` again after it.
 """
 
 import signal

@@ -138,9 +138,6 @@ static bool deliver(PyObject *frame) {
     if (engine.in_tracer || engine.depth >= NESTED_MAX) {
         return true; /* whoever is at work goes on with it */
     }
-    /* Before the first look: an arrival after it rings again. */
-    atomic_store(&inbox->rung[LOUD], 0);
-    atomic_store(&inbox->rung[QUIET], 0);
     if (atomic_load(&inbox->wakeup_failures) != 0) {
         report_wakeup_failures();
     }
@@ -157,12 +154,7 @@ static bool deliver(PyObject *frame) {
     }
 }
 
-/* A call for another number than the door is simulated (_thread.interrupt_main), or came while
- * CPython's own C handler stood in for an instant: it runs the handler once. */
 static bool simulate(int signum, PyObject *frame) {
-    if (signum < 1 || signum >= SIGNALS || !is_callable_handler(engine.handlers[signum])) {
-        return true;
-    }
     arrivals.inbox->queues[signum].simulated++;
     engine.deliveries++;
     return call_handler(signum, frame);
@@ -178,9 +170,12 @@ static PyObject *dispatcher(PyObject *module, PyObject *const *args, Py_ssize_t 
     if (!parse_int(args[0], &signum)) {
         return NULL;
     }
-    bool returned = signum == atomic_load(&arrivals.doors[LOUD]) ? deliver(args[1])
-                                                                 : simulate(signum, args[1]);
-    if (!returned) {
+    /* A signal with a handler is no door: the call is simulated (_thread.interrupt_main), or came
+     * while CPython's own C handler stood in for an instant; it runs the handler once. Any other
+     * number is the door's, or was before it moved. */
+    bool simulated =
+        signum >= 1 && signum < SIGNALS && is_callable_handler(engine.handlers[signum]);
+    if (!(simulated ? simulate(signum, args[1]) : deliver(args[1]))) {
         return NULL;
     }
     Py_RETURN_NONE;

@@ -21,6 +21,15 @@ PyDoc_STRVAR(raise_signal_doc,
              "    OSError: there is no such signal. Anything that the handler raises.\n\n"
              "Platform: all. Source: ISO C raise().");
 
+/* raise() asks the kernel for the thread's number each time; we know it. After a fork that Python was
+ * not told of we do not: no such thread in this process. */
+static int raise_on_main_thread(int signum) {
+    if (syscall(SYS_tgkill, getpid(), atomic_load(&arrivals.main_tid), signum) == 0) {
+        return 0;
+    }
+    return errno == ESRCH ? raise(signum) : -1;
+}
+
 static PyObject *raise_signal(PyObject *module, PyObject *argument) {
     (void)module;
     int signum;
@@ -29,13 +38,13 @@ static PyObject *raise_signal(PyObject *module, PyObject *argument) {
     }
     /* With the GIL: raise() does not block, and our arrival takes microseconds at most. The stdlib
      * releases it, for nothing that we could find. */
-    bool main = engine.open && pthread_equal(pthread_self(), arrivals.main_thread);
-    if (main) {
+    bool failed;
+    if (engine.open && pthread_equal(pthread_self(), arrivals.main_thread)) {
         arrivals.looks_soon = 1;
-    }
-    int failed = raise(signum);
-    if (main) {
+        failed = raise_on_main_thread(signum) != 0;
         arrivals.looks_soon = 0;
+    } else {
+        failed = raise(signum) != 0;
     }
     if (failed) {
         return PyErr_SetFromErrno(PyExc_OSError);
