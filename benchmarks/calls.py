@@ -1,12 +1,13 @@
 """What a call of each function costs."""
 
-import functools
+import ctypes
 import timeit
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache, partial
 from types import ModuleType
 
-from harness import PYTHON, Peer, Row, both_peers, cost_row, faster_row, native
+from harness import PYTHON, Peer, Row, both_peers, cost_row, faster_row, in_turn, native
 
 # Locals, so that no statement pays for finding its names. The numbers are given as programs give
 # them: as members of the enums.
@@ -30,6 +31,7 @@ class Call:
     statement: str
     calls: int = 1  # in the statement
     bars: dict[str, float] = field(default_factory=dict)  # times as fast as the stdlib, by Python
+    beside_sigaction: bool = False
 
 
 NOT_SLOWER = {"3.11": 1.0, "3.12": 1.0, "3.13": 1.0}
@@ -40,6 +42,7 @@ CALLS = [
         "signal(usr1, f); signal(usr1, g)",
         2,
         {"3.11": 8, "3.13": 3},
+        beside_sigaction=True,
     ),
     Call("alarm(100), alarm(0)", "alarm(100); alarm(0)", 2, NOT_SLOWER),
     Call(
@@ -59,7 +62,7 @@ CALLS = [
 ]
 
 
-@functools.cache
+@cache
 def _timer(signal: ModuleType, statement: str) -> timeit.Timer:
     return timeit.Timer(statement, SETUP, globals={"module": signal})
 
@@ -72,41 +75,40 @@ def time_statement(signal: ModuleType, statement: str) -> float:
     return timer.timeit(number) / number * 1e9
 
 
-def time_sigaction(signal: ModuleType) -> float | None:
+def time_sigaction(signal: ModuleType, count: int) -> float:
     library = native()
-    if library is None:
-        return None
-    import ctypes
-
+    assert library is not None
     library.sigaction_ns.restype = ctypes.c_double
-    library.sigaction_ns(int(signal.SIGUSR2), 200)
-    return float(library.sigaction_ns(int(signal.SIGUSR2), 10_000))
-
-
-def _take(peer: Peer, call: Call, into: list[float]) -> None:
-    into.append(peer.call(time_statement, call.statement) / call.calls)
+    return float(library.sigaction_ns(int(signal.SIGUSR2), count))
 
 
 def measure(quick: bool) -> Iterator[Row]:
     pairs, rounds = (2, 10) if quick else (4, 25)
-    theirs: dict[str, list[float]] = {call.what: [] for call in CALLS}
-    ours: dict[str, list[float]] = {call.what: [] for call in CALLS}
-    bare: list[float] = []
+    # For each call: the stdlib's times, sigwright's, and bare C's where that is asked for.
+    taken: dict[str, list[list[float]]] = {call.what: [[], [], []] for call in CALLS}
     for _ in range(pairs):
         with both_peers() as (stdlib, sigwright):
-            for number in range(rounds):
-                for call in CALLS:
-                    sides = [(stdlib, theirs), (sigwright, ours)]
-                    for peer, taken in sides if number % 2 == 0 else reversed(sides):
-                        _take(peer, call, taken[call.what])
-                floor = stdlib.call(time_sigaction)
-                if floor is not None:
-                    bare.append(floor)
+            for call in CALLS:
+                sides = [
+                    partial(_time, stdlib, call.statement, call.calls),
+                    partial(_time, sigwright, call.statement, call.calls),
+                ]
+                if call.beside_sigaction and native() is not None:
+                    sides.append(partial(_floor, stdlib))
+                for all_times, times in zip(
+                    taken[call.what], in_turn(rounds, sides), strict=False
+                ):
+                    all_times += times
     for call in CALLS:
-        yield faster_row(
-            "calls", call.what, theirs[call.what], ours[call.what], call.bars.get(PYTHON)
-        )
-        if call.what.startswith("signal(") and bare:
-            yield cost_row(
-                "calls", call.what, "C sigaction", bare, ours[call.what], SIGACTION_MOST
-            )
+        theirs, ours, bare = taken[call.what]
+        yield faster_row("calls", call.what, theirs, ours, call.bars.get(PYTHON))
+        if bare:
+            yield cost_row("calls", call.what, "C sigaction", bare, ours, SIGACTION_MOST)
+
+
+def _time(peer: Peer, statement: str, calls: int) -> list[float]:
+    return [peer.call(time_statement, statement) / calls]
+
+
+def _floor(peer: Peer) -> list[float]:
+    return [peer.call(time_sigaction, 10_000)]

@@ -97,6 +97,22 @@ bool arrivals_wait_for_delivery(void) {
     return (atomic_load(&arrivals.inbox->ready) & ~atomic_load(&arrivals.held)) != 0;
 }
 
+/* Our rings, from a thread or from the timer, carry this address: a program that handles every
+ * real-time signal there is shares the door's number with us. */
+static bool is_ring(const siginfo_t *info) {
+    return (info->si_code == SI_QUEUE || info->si_code == SI_TIMER) && info->si_ptr == &arrivals;
+}
+
+static bool send_ring(enum door door) {
+    pid_t process = getpid();
+    siginfo_t info = {.si_code = SI_QUEUE};
+    info.si_signo = atomic_load(&arrivals.doors[door]);
+    info.si_pid = process;
+    info.si_ptr = &arrivals;
+    return syscall(SYS_rt_tgsigqueueinfo, process, atomic_load(&arrivals.main_tid), info.si_signo,
+                   &info) == 0;
+}
+
 /* Make the main thread look at the inbox, now.
  *
  * On the main thread CPython's own C handler does it: it marks the door as tripped and sets the
@@ -106,7 +122,7 @@ bool arrivals_wait_for_delivery(void) {
  *
  * Between the interpreter's last look and a system call lies a gap in which a signal on the main thread
  * breaks nothing, and the call may sleep for ever. The timer closes it: it rings again until delivery
- * has run. It also works where tgkill() fails, with RLIMIT_SIGPENDING reached: the kernel gave the
+ * has run. It also works where a ring fails, with RLIMIT_SIGPENDING reached: the kernel gave the
  * timer its queue entry when it was made. Signals set to restart (siginterrupt) ask that system calls
  * go on: no timer for them, and the quiet door, which has SA_RESTART. */
 static void ring(int signum) {
@@ -119,9 +135,7 @@ static void ring(int signum) {
         }
     } else {
         enum door door = restart ? QUIET : LOUD;
-        if (atomic_exchange(&inbox->rung[door], 1) == 0 &&
-            syscall(SYS_tgkill, getpid(), atomic_load(&arrivals.main_tid),
-                    atomic_load(&arrivals.doors[door])) != 0) {
+        if (atomic_exchange(&inbox->rung[door], 1) == 0 && !send_ring(door)) {
             atomic_store(&inbox->rung[door], 0);
         }
     }
@@ -253,6 +267,10 @@ static int drain(int signum, const ucontext_t *context, uint64_t thread) {
 }
 
 void arrival(int signum, siginfo_t *info, void *context) {
+    if (is_ring(info)) {
+        door_landed(signum, info, context);
+        return;
+    }
     int saved_errno = errno;
     uint32_t parity = enter();
     if (is_fault(signum, info)) {
@@ -273,7 +291,8 @@ void arrival(int signum, siginfo_t *info, void *context) {
     errno = saved_errno;
 }
 
-/* A door: our own ring from another thread, or the timer's. */
+/* A door: our own ring from another thread, or the timer's. (A stranger's kill() with the door's number
+ * does no more than make us look.) */
 void door_landed(int signum, siginfo_t *info, void *context) {
     (void)context;
     int saved_errno = errno;

@@ -170,11 +170,11 @@ static PyObject *dispatcher(PyObject *module, PyObject *const *args, Py_ssize_t 
     if (!parse_int(args[0], &signum)) {
         return NULL;
     }
-    /* A signal with a handler is no door: the call is simulated (_thread.interrupt_main), or came
-     * while CPython's own C handler stood in for an instant; it runs the handler once. Any other
-     * number is the door's, or was before it moved. */
-    bool simulated =
-        signum >= 1 && signum < SIGNALS && is_callable_handler(engine.handlers[signum]);
+    /* A call for another signal that has a handler is simulated (_thread.interrupt_main), or came
+     * while CPython's own C handler stood in for an instant: it runs the handler once. Any other
+     * number was the door's before it moved. */
+    bool simulated = signum != atomic_load(&arrivals.doors[LOUD]) && signum >= 1 &&
+                     signum < SIGNALS && is_callable_handler(engine.handlers[signum]);
     if (!(simulated ? simulate(signum, args[1]) : deliver(args[1]))) {
         return NULL;
     }

@@ -146,7 +146,9 @@ static bool change(int signum, PyObject *handler) {
     if (arrives && is_fault_signal(signum)) {
         prepare_for_faults(signum);
     }
-    if (kind != kind_of(old) || old == Py_None || !arrives) {
+    if (door_hidden() & signal_bit(signum)) {
+        door_share(signum); /* the stdlib's table keeps the door's entry */
+    } else if (kind != kind_of(old) || old == Py_None || !arrives) {
         if (!set_stdlib_handler(signum, kind == CALLABLE ? engine.dispatcher : handler)) {
             return false;
         }

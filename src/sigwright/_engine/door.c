@@ -58,8 +58,12 @@ static void unblock(int signum) {
     pthread_sigmask(SIG_UNBLOCK, &only_this, NULL);
 }
 
-static void land_at(int signum, int flags) {
-    struct sigaction action = {.sa_sigaction = door_landed, .sa_flags = SA_SIGINFO | SA_ONSTACK | flags};
+static void land_at(int signum) {
+    int flags = signum == atomic_load(&arrivals.doors[QUIET]) ? SA_RESTART : 0;
+    struct sigaction action = {
+        .sa_sigaction = door_landed,
+        .sa_flags = SA_SIGINFO | SA_ONSTACK | flags,
+    };
     sigfillset(&action.sa_mask);
     sigaction(signum, &action, NULL);
     unblock(signum); /* a mask inherited from the parent process may hold it */
@@ -72,7 +76,7 @@ static bool open_loud(int signum) {
     struct sigaction stdlib;
     sigaction(signum, NULL, &stdlib);
     arrivals.door_handler = stdlib.sa_handler;
-    land_at(signum, 0);
+    land_at(signum);
     atomic_store(&arrivals.doors[LOUD], signum);
     return true;
 }
@@ -90,8 +94,8 @@ bool door_open(void) {
     if (!open_loud(loud)) {
         return false;
     }
-    land_at(quiet, SA_RESTART);
     atomic_store(&arrivals.doors[QUIET], quiet);
+    land_at(quiet);
     engine.open = true;
     return true;
 }
@@ -101,6 +105,7 @@ static void make_timer(void) {
     event.sigev_notify = SIGEV_THREAD_ID;
     event.sigev_signo = atomic_load(&arrivals.doors[LOUD]);
     event.sigev_notify_thread_id = atomic_load(&arrivals.main_tid);
+    event.sigev_value.sival_ptr = &arrivals; /* so that it is known for a ring */
     int timer;
     if (syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, &timer) == 0) {
         atomic_store(&arrivals.timer, timer);
@@ -190,9 +195,8 @@ static bool move_loud(int to) {
 }
 
 static void move_quiet(int to) {
-    int from = atomic_load(&arrivals.doors[QUIET]);
-    land_at(to, SA_RESTART);
-    atomic_store(&arrivals.doors[QUIET], to);
+    int from = atomic_exchange(&arrivals.doors[QUIET], to);
+    land_at(to);
     arrivals_end();
     signal(from, SIG_DFL);
 }
@@ -201,8 +205,14 @@ static void move_dump(int to) {
     int from = atomic_exchange(&arrivals.dump_signal, 0);
     arrivals_end();
     unregister_dump(from);
-    register_dump(to);
+    if (to != 0) {
+        register_dump(to);
+    }
 }
+
+/* The program sets the handler of a door's number, and there was no other number to move to: the two
+ * share it. A real arrival with the default action then does nothing but make us look. */
+void door_share(int signum) { land_at(signum); }
 
 /* Somebody asks for these signals by number: move what stands in their way. Whoever asks for all
  * real-time signals at once (range(1, NSIG)) means those that it can have: the doors stay, hidden.
@@ -226,10 +236,7 @@ bool door_make_room(uint64_t asked) {
     }
     int dump = atomic_load(&arrivals.dump_signal);
     if (dump != 0 && (asked & signal_bit(dump))) {
-        int to = find_free(asked);
-        if (to != 0) {
-            move_dump(to);
-        }
+        move_dump(find_free(asked));
     }
     return true;
 }

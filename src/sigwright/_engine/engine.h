@@ -53,6 +53,7 @@ bool door_open(void);
 bool door_make_room(uint64_t asked);
 uint64_t door_hidden(void);
 void door_need_timer(void);
+void door_share(int signum);
 void door_quiet(void);
 void door_need_dump(void);
 void door_after_fork(void);
