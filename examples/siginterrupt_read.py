@@ -38,7 +38,7 @@ def read_one_byte():
     os.close(reader)
     os.close(writer)
     return (
-        f"restarted, read {buffer.raw}" if count == 1 else f"interrupted, {errno.errorcode[error]}"
+        f"restarted, read {buffer.raw!r}" if count == 1 else f"interrupted, {errno.errorcode[error]}"
     )
 
 

@@ -16,6 +16,7 @@ import pytest
 
 import sigwright
 
+
 def _namespace() -> dict[str, object]:
     """What the module holds, but for the warnings that Python notes there."""
     return {name: value for name, value in vars(signal).items() if name != "__warningregistry__"}

@@ -1,23 +1,13 @@
-"""What the engine (C) gives to the package."""
-
+# What the engine (C) gives to the package.
 from collections.abc import Callable, Iterable
-from signal import (
-    Handlers as Handlers,
-    ItimerError as ItimerError,
-    Sigmasks as Sigmasks,
-    Signals as Signals,
-    default_int_handler as default_int_handler,
-    struct_siginfo as struct_siginfo,
-)
+from signal import Handlers, ItimerError, Sigmasks, Signals, default_int_handler, struct_siginfo
 from types import FrameType
 from typing import Any, Final, TypeAlias
 
 __all__ = [
-    "Handlers",
     "ITIMER_PROF",
     "ITIMER_REAL",
     "ITIMER_VIRTUAL",
-    "ItimerError",
     "NSIG",
     "SIGABRT",
     "SIGALRM",
@@ -60,6 +50,8 @@ __all__ = [
     "SIG_IGN",
     "SIG_SETMASK",
     "SIG_UNBLOCK",
+    "Handlers",
+    "ItimerError",
     "Sigmasks",
     "Signals",
     "alarm",

@@ -16,18 +16,23 @@ meantime, as pickle looks it up by name. `importlib.reload(signal)` brings the s
 back, as reload must; `install()` again after it.
 """
 
+from __future__ import annotations
+
 import signal
 import sys
-from collections.abc import Callable
-from typing import Any
 
 import sigwright
 
 from . import _engine
 
+# `import typing` would take longer than all the rest of sigwright's import.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 __all__ = ["install", "uninstall"]
 
-_originals: dict[str, Callable[..., Any]] = {}
+_originals: dict[str, Callable[..., object]] = {}
 
 
 def install() -> tuple[str, ...]:

@@ -32,6 +32,7 @@ import warnings
 
 SENDERS = 2
 OUTSTANDING = 20_000  # under the inbox's 65,536 by far: whatever drops below that is a bug
+CHILD_SECONDS = 60  # a child that takes longer hangs, and dies of SIGALRM
 ORDERED_SHARE = 10  # one signal in so many is sent in the first part, for the order
 
 # Fields of the memory that all processes share.
@@ -151,6 +152,7 @@ class Receiver:
         self.thread_sent = 0
         self.children = {}  # pid: started by
         self.forks = 0
+        self.forks_wanted = min(10 + total // 50_000, 100)
 
     def replace_handler(self, signum: int) -> None:
         calls = self.calls.setdefault(signum, itertools.count(1))
@@ -229,9 +231,10 @@ class Receiver:
             gc.collect(self.rng.randrange(2))
         elif action < 0.9:
             time.sleep(self.rng.random() * 0.0005)
-        elif action < 0.98:
+        else:
             threading.Thread(target=len, args=((),)).start()
-        elif self.forks < 3 + self.total // 50_000:
+        handled = sum(self.shared[HANDLED + index] for index in range(SENDERS))
+        if self.forks < self.forks_wanted * handled // (self.total // 2):
             self.forks += 1
             if self.forks % 2:
                 self.fork("the main thread")
@@ -269,7 +272,8 @@ class Receiver:
 
     def be_child(self) -> None:
         """Of what came to the parent nothing is here; of our own storm, all is."""
-        faulthandler.dump_traceback_later(60, exit=True)
+        # No faulthandler.dump_traceback_later() in a forked child: it waits for the parent's thread.
+        self.signal.alarm(CHILD_SECONDS)
         calls = dict.fromkeys(self.signals, 0)
 
         def handler(signum, frame):

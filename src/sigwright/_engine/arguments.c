@@ -76,8 +76,8 @@ bool parse_seconds(PyObject *object, int64_t *nanoseconds) {
 }
 
 /* Exactly `count` arguments, each by position or by name: what a Python function would take. */
-bool take_arguments(const char *function, const char *const *names, int count, PyObject *const *args,
-                    Py_ssize_t nargs, PyObject *kwnames, PyObject **values) {
+bool take_arguments(const char *function, const char *const *names, int count,
+                    PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, PyObject **values) {
     if (nargs > count) {
         PyErr_Format(PyExc_TypeError, "%s() takes %d positional argument%s but %zd were given",
                      function, count, count == 1 ? "" : "s", nargs);

@@ -2,12 +2,13 @@
  * Context: signal context, any thread, with or without the GIL, every signal blocked.
  * Callers: the kernel (arrival, door_landed); arrivals_end: the main thread.
  *
- * The rules here: nothing but POSIX's async-signal-safe functions, syscall() with the numbers below,
- * the engine's own data, no lock, no allocation, no thread-local storage except errno, no Python.
- * tests/test_arrival_symbols.py reads the object's undefined symbols, so that the rules cannot rot.
+ * The rules here: nothing but POSIX's async-signal-safe functions, syscall() with the numbers
+ * below, the engine's own data, no lock, no allocation, no thread-local storage except errno, no
+ * Python. tests/test_arrival_symbols.py reads the object's undefined symbols, so that the rules
+ * cannot rot.
  *
- * Every handler of ours has a full sa_mask: arrivals on one thread never nest. With an empty one, five
- * signals that are pending together arrive in reverse, each interrupting the one before. */
+ * Every handler of ours has a full sa_mask: arrivals on one thread never nest. With an empty one,
+ * five signals that are pending together arrive in reverse, each interrupting the one before. */
 #include "arrival.h"
 
 #include <errno.h>
@@ -17,10 +18,10 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-#define DRAIN_MAX 64            /* real-time signals taken in one signal frame */
-/* The first repetition of a ring, doubling up to the longest. The first comes later than the kernel's
- * next tick (4 ms at most on common kernels): a timer that is not the next to expire costs 0.2 us to
- * set, one that is costs 2 us on a virtual machine. */
+#define DRAIN_MAX 64 /* real-time signals taken in one signal frame */
+/* The first repetition of a ring, doubling up to the longest. The first comes later than the
+ * kernel's next tick (4 ms at most on common kernels): a timer that is not the next to expire costs
+ * 0.2 us to set, one that is costs 2 us on a virtual machine. */
 #define RING_FIRST_US 5000U
 #define RING_LONGEST_US 100000U
 
@@ -30,11 +31,11 @@ struct arrival_state arrivals = {
 };
 
 /* In flight. A writer that replaces something which arrivals read (the wakeup fd), or that ends the
- * engine, waits until the arrivals that may still use the old one are over. Two counters and an epoch,
- * as in SRCU: new arrivals count in the epoch's own counter, so that a storm cannot keep the writer
- * waiting. The writer is the main thread, so an arrival on that thread is over before it goes on and
- * need not be counted. All operations are sequentially consistent: an arrival whose increment the writer did not
- * see comes after the writer's store, and so reads the new value. */
+ * engine, waits until the arrivals that may still use the old one are over. Two counters and an
+ * epoch, as in SRCU: new arrivals count in the epoch's own counter, so that a storm cannot keep the
+ * writer waiting. The writer is the main thread, so an arrival on that thread is over before it
+ * goes on and need not be counted. All operations are sequentially consistent: an arrival whose
+ * increment the writer did not see comes after the writer's store, and so reads the new value. */
 static bool on_main_thread(void) { return pthread_equal(pthread_self(), arrivals.main_thread); }
 
 static uint32_t enter(void) {
@@ -116,15 +117,16 @@ static bool send_ring(enum door door) {
 /* Make the main thread look at the inbox, now.
  *
  * On the main thread CPython's own C handler does it: it marks the door as tripped and sets the
- * interpreter's breaker. From another thread that handler is not enough: on 3.11 and 3.12 a busy main
- * thread does not see it, on all versions a sleeping one does not. So the main thread is sent a door,
- * which lands in door_landed() there and breaks its system call. One such ring is under way at most.
+ * interpreter's breaker. From another thread that handler is not enough: on 3.11 and 3.12 a busy
+ * main thread does not see it, on all versions a sleeping one does not. So the main thread is sent
+ * a door, which lands in door_landed() there and breaks its system call. One such ring is under way
+ * at most.
  *
- * Between the interpreter's last look and a system call lies a gap in which a signal on the main thread
- * breaks nothing, and the call may sleep for ever. The timer closes it: it rings again until delivery
- * has run. It also works where a ring fails, with RLIMIT_SIGPENDING reached: the kernel gave the
- * timer its queue entry when it was made. Signals set to restart (siginterrupt) ask that system calls
- * go on: no timer for them, and the quiet door, which has SA_RESTART. */
+ * Between the interpreter's last look and a system call lies a gap in which a signal on the main
+ * thread breaks nothing, and the call may sleep for ever. The timer closes it: it rings again until
+ * delivery has run. It also works where a ring fails, with RLIMIT_SIGPENDING reached: the kernel
+ * gave the timer its queue entry when it was made. Signals set to restart (siginterrupt) ask that
+ * system calls go on: no timer for them, and the quiet door, which has SA_RESTART. */
 static void ring(int signum) {
     bool restart = (atomic_load(&arrivals.restart) & signal_bit(signum)) != 0;
     struct inbox *inbox = arrivals.inbox;
@@ -163,8 +165,8 @@ static void write_wakeup_byte(int signum) {
     }
 }
 
-/* True: the kernel raised it for what this thread's own instruction did. To return and go on as if a
- * Python handler could answer would raise it again, for ever. */
+/* True: the kernel raised it for what this thread's own instruction did. To return and go on as if
+ * a Python handler could answer would raise it again, for ever. */
 static bool is_fault(int signum, const siginfo_t *info) {
     if (info->si_code <= 0) {
         return false; /* kill(), raise(), sigqueue(): somebody sent it */
@@ -211,9 +213,9 @@ static void write_fault_line(int signum, const siginfo_t *info) {
     (void)ignored;
 }
 
-/* A C handler from before ours goes first (faulthandler, a library's own); then a line, all stacks, and
- * the default action, which acts when the instruction runs again. A fault in here finds its signal
- * blocked, and the kernel then ends the process by it: there is no recursion. */
+/* A C handler from before ours goes first (faulthandler, a library's own); then a line, all stacks,
+ * and the default action, which acts when the instruction runs again. A fault in here finds its
+ * signal blocked, and the kernel then ends the process by it: there is no recursion. */
 static void fault(int signum, siginfo_t *info, void *context) {
     if (atomic_load(&arrivals.has_fault_previous) & signal_bit(signum)) {
         const struct sigaction *previous = &arrivals.fault_previous[signum];
@@ -241,15 +243,14 @@ static void take(int signum, const siginfo_t *info, uint64_t thread) {
     struct inbox *inbox = arrivals.inbox;
     if (!inbox_push(inbox, arrivals.slots[signum], signum, info, monotonic_ns(), thread)) {
         struct inbox_queue *queue = &inbox->queues[signum];
-        atomic_fetch_add(signum < arrivals.first_realtime ? &queue->merged_full
-                                                          : &queue->dropped_full,
-                         1);
+        atomic_fetch_add(
+            signum < arrivals.first_realtime ? &queue->merged_full : &queue->dropped_full, 1);
     }
 }
 
 /* A signal frame is dear, a look at the kernel's queue is not: take what else is queued of this one
- * real-time signal. Not where the interrupted context has it blocked: there sigsuspend() or pselect()
- * unblocked it for one arrival, and the rest is to stay pending. */
+ * real-time signal. Not where the interrupted context has it blocked: there sigsuspend() or
+ * pselect() unblocked it for one arrival, and the rest is to stay pending. */
 static int drain(int signum, const ucontext_t *context, uint64_t thread) {
     if (sigismember(&context->uc_sigmask, signum)) {
         return 0;
@@ -258,8 +259,8 @@ static int drain(int signum, const ucontext_t *context, uint64_t thread) {
     const struct timespec at_once = {0, 0};
     siginfo_t info;
     int taken = 0;
-    while (taken < DRAIN_MAX && syscall(SYS_rt_sigtimedwait, &only_this, &info, &at_once,
-                                        sizeof only_this) == signum) {
+    while (taken < DRAIN_MAX &&
+           syscall(SYS_rt_sigtimedwait, &only_this, &info, &at_once, sizeof only_this) == signum) {
         take(signum, &info, thread);
         taken++;
     }
@@ -291,8 +292,8 @@ void arrival(int signum, siginfo_t *info, void *context) {
     errno = saved_errno;
 }
 
-/* A door: our own ring from another thread, or the timer's. (A stranger's kill() with the door's number
- * does no more than make us look.) */
+/* A door: our own ring from another thread, or the timer's. (A stranger's kill() with the door's
+ * number does no more than make us look.) */
 void door_landed(int signum, siginfo_t *info, void *context) {
     (void)context;
     int saved_errno = errno;

@@ -4,8 +4,8 @@
 #include "engine.h"
 
 /* Handlers that may run inside one another. Without a limit a storm 30 microseconds apart ended the
- * interpreter: each level takes C stack. What waits is delivered by the level below, when its handler
- * returns. */
+ * interpreter: each level takes C stack. What waits is delivered by the level below, when its
+ * handler returns. */
 #define NESTED_MAX 64
 
 static void count_deliveries(struct inbox_queue *queue, uint64_t merged) {
@@ -40,14 +40,14 @@ static void call_tracer(PyObject *arguments) {
 static void trace_arrival(int signum, const struct arrival_record *record, bool merged) {
     siginfo_t info;
     record_to_siginfo(record, signum, &info);
-    /* A sender is there for kill() and its kin, and for a child; other origins use the same bytes. */
+    /* A sender is there for kill() and its kin, and for a child; other origins use the same bytes.
+     */
     bool has_sender = info.si_code <= 0 ? info.si_code != SI_TIMER : signum == SIGCHLD;
-    call_tracer(Py_BuildValue("(siiiiKKKO)", "arrival", signum, info.si_code,
-                              has_sender ? (int)info.si_pid : 0, has_sender ? (int)info.si_uid : 0,
-                              (unsigned long long)record->monotonic_ns,
-                              (unsigned long long)record->thread,
-                              (unsigned long long)(monotonic_ns() - record->monotonic_ns),
-                              merged ? Py_True : Py_False));
+    call_tracer(Py_BuildValue(
+        "(siiiiKKKO)", "arrival", signum, info.si_code, has_sender ? (int)info.si_pid : 0,
+        has_sender ? (int)info.si_uid : 0, (unsigned long long)record->monotonic_ns,
+        (unsigned long long)record->thread,
+        (unsigned long long)(monotonic_ns() - record->monotonic_ns), merged ? Py_True : Py_False));
 }
 
 static void trace_raised(int signum) {
@@ -59,8 +59,8 @@ static void trace_raised(int signum) {
 }
 
 /* Take what is to be one call: a real-time signal's oldest record, or all that wait of a standard
- * signal (POSIX merges those that are pending, so five presses of Ctrl+C are one KeyboardInterrupt).
- * Returns how many were folded into the first. */
+ * signal (POSIX merges those that are pending, so five presses of Ctrl+C are one
+ * KeyboardInterrupt). Returns how many were folded into the first. */
 static uint64_t take_for_one_call(int signum) {
     struct inbox_queue *queue = &arrivals.inbox->queues[signum];
     struct inbox_slot *slots = arrivals.slots[signum];
@@ -87,10 +87,9 @@ static uint64_t take_for_one_call(int signum) {
 static bool call_handler(int signum, PyObject *frame) {
     PyObject *handler = engine.handlers[signum];
     Py_INCREF(handler); /* it may replace itself */
-    door_quiet(); /* the handler may run for long, or sleep */
+    door_quiet();       /* the handler may run for long, or sleep */
     engine.depth++;
-    PyObject *result =
-        PyObject_CallFunctionObjArgs(handler, engine.numbers[signum], frame, NULL);
+    PyObject *result = PyObject_CallFunctionObjArgs(handler, engine.numbers[signum], frame, NULL);
     engine.depth--;
     if (result == NULL && engine.tracer != NULL) {
         trace_raised(signum);
@@ -100,7 +99,8 @@ static bool call_handler(int signum, PyObject *frame) {
     return result != NULL;
 }
 
-/* It arrived under a handler that was gone when its turn came: the stdlib's report, to the letter. */
+/* It arrived under a handler that was gone when its turn came: the stdlib's report, to the letter.
+ */
 static void report_race(int signum) {
     PyErr_Format(PyExc_OSError, "Signal %i ignored due to race condition", signum);
     report_unraisable(NULL, "Exception ignored while calling signal handler", 0x030E0000);
@@ -185,8 +185,8 @@ PyMethodDef dispatcher_method = {
     "dispatcher", FUNCTION(dispatcher), METH_FASTCALL,
     "sigwright's entry in CPython's own table of handlers: runs the handlers of what has arrived."};
 
-/* In the child. `other_thread`: the parent's main thread, with the handlers that it was in, does not
- * exist here. */
+/* In the child. `other_thread`: the parent's main thread, with the handlers that it was in, does
+ * not exist here. */
 void delivery_after_fork(bool other_thread) {
     if (other_thread) {
         engine.depth = 0;
@@ -219,14 +219,14 @@ static PyObject *stats(PyObject *module, PyObject *unused) {
         uint64_t merged_full = atomic_load(&queue->merged_full);
         uint64_t dropped_full = atomic_load(&queue->dropped_full);
         uint64_t tail = atomic_load(&queue->tail);
-        PyObject *counts = Py_BuildValue(
-            "{sK sK sK sK sK sK}", "arrivals",
-            (unsigned long long)(tail + merged_full + dropped_full), "deliveries",
-            (unsigned long long)queue->deliveries, "merges",
-            (unsigned long long)(queue->merges + merged_full), "drops",
-            (unsigned long long)(queue->dropped_late + dropped_full), "waiting",
-            (unsigned long long)(tail - atomic_load(&queue->head)), "simulated",
-            (unsigned long long)queue->simulated);
+        PyObject *counts =
+            Py_BuildValue("{sK sK sK sK sK sK}", "arrivals",
+                          (unsigned long long)(tail + merged_full + dropped_full), "deliveries",
+                          (unsigned long long)queue->deliveries, "merges",
+                          (unsigned long long)(queue->merges + merged_full), "drops",
+                          (unsigned long long)(queue->dropped_late + dropped_full), "waiting",
+                          (unsigned long long)(tail - atomic_load(&queue->head)), "simulated",
+                          (unsigned long long)queue->simulated);
         if (counts == NULL || PyDict_SetItem(all, engine.numbers[signum], counts) < 0) {
             Py_CLEAR(all);
         }

@@ -3,9 +3,9 @@
  * Callers: Python; module.c at import and exit.
  *
  * Two tables must agree. Ours says what to call. CPython's own stays truthful: it holds SIG_DFL,
- * SIG_IGN or default_int_handler exactly when ours does (asyncio.run looks there), and otherwise the
- * dispatcher. So only a change of kind goes through _signal.signal(), which also sets the kernel's
- * action; a change from one callable to another costs one sigaction(). */
+ * SIG_IGN or default_int_handler exactly when ours does (asyncio.run looks there), and otherwise
+ * the dispatcher. So only a change of kind goes through _signal.signal(), which also sets the
+ * kernel's action; a change from one callable to another costs one sigaction(). */
 #include <errno.h>
 
 #include "engine.h"
@@ -13,10 +13,10 @@
 enum kind { DEFAULT, IGNORE, INTERRUPT, CALLABLE };
 
 static enum kind kind_of(PyObject *handler) {
-    return handler == engine.sig_dfl                   ? DEFAULT
-           : handler == engine.sig_ign                 ? IGNORE
-           : handler == engine.default_int_handler     ? INTERRUPT
-                                                       : CALLABLE;
+    return handler == engine.sig_dfl               ? DEFAULT
+           : handler == engine.sig_ign             ? IGNORE
+           : handler == engine.default_int_handler ? INTERRUPT
+                                                   : CALLABLE;
 }
 
 static bool is_ours(const struct sigaction *action) {
@@ -57,9 +57,9 @@ static bool need_slots(int signum) {
 static void prepare_for_faults(int signum) {
     struct sigaction now;
     if (sigaction(signum, NULL, &now) == 0 && !is_ours(&now)) {
-        bool foreign = (now.sa_flags & SA_SIGINFO) || (now.sa_handler != SIG_DFL &&
-                                                       now.sa_handler != SIG_IGN &&
-                                                       now.sa_handler != arrivals.door_handler);
+        bool foreign = (now.sa_flags & SA_SIGINFO) ||
+                       (now.sa_handler != SIG_DFL && now.sa_handler != SIG_IGN &&
+                        now.sa_handler != arrivals.door_handler);
         atomic_fetch_and(&arrivals.has_fault_previous, ~signal_bit(signum));
         if (foreign) {
             arrivals.fault_previous[signum] = now;
@@ -103,8 +103,9 @@ static bool as_number_or_self(PyObject **object) {
     return true;
 }
 
-/* The handler as the table keeps it, borrowed. The stdlib asks int(handler) first, so that a callable
- * with __int__ (a MagicMock, say) silently becomes SIG_IGN; a callable is a handler here. */
+/* The handler as the table keeps it, borrowed. The stdlib asks int(handler) first, so that a
+ * callable with __int__ (a MagicMock, say) silently becomes SIG_IGN; a callable is a handler here.
+ */
 static PyObject *read_handler(PyObject *handler) {
     if (handler == engine.sig_dfl || handler == engine.sig_ign || PyCallable_Check(handler)) {
         return handler;
@@ -197,7 +198,8 @@ PyDoc_STRVAR(
     "    ValueError: not in the main thread, or signalnum out of range.\n"
     "    TypeError: handler is none of these.\n"
     "    OSError: the system does not let this signal be handled (SIGKILL, SIGSTOP).\n"
-    "    Anything that a handler raises which was waiting for its turn; nothing is changed then.\n\n"
+    "    Anything that a handler raises which was waiting for its turn; nothing is changed "
+    "then.\n\n"
     "Platform: all. Source: POSIX sigaction(); section 17.4: \"Set the handler for signal\n"
     "signalnum to the function handler.\"");
 
@@ -345,7 +347,8 @@ void dispositions_read(void) {
     }
 }
 
-/* Once the doors are open: handlers that the stdlib's module serves (SIGINT's, at least) become ours. */
+/* Once the doors are open: handlers that the stdlib's module serves (SIGINT's, at least) become
+ * ours. */
 bool dispositions_adopt(void) {
     for (int signum = 1; signum < SIGNALS; signum++) {
         PyObject *handler = engine.handlers[signum];

@@ -3,9 +3,10 @@
  * Callers: module.c opens and closes; dispositions.c and masks.c make room; delivery.c disarms.
  *
  * The loud door is registered once through _signal.signal(), so that CPython's table holds our
- * dispatcher for it. Its C handler, whose address we read back, is then called by arrivals on the main
- * thread; the kernel's handler of the door becomes our door_landed. The quiet door has SA_RESTART and
- * is known to nobody but the kernel: it rings for signals whose system calls are to be restarted.
+ * dispatcher for it. Its C handler, whose address we read back, is then called by arrivals on the
+ * main thread; the kernel's handler of the door becomes our door_landed. The quiet door has
+ * SA_RESTART and is known to nobody but the kernel: it rings for signals whose system calls are to
+ * be restarted.
  *
  * Not PyErr_SetInterruptEx(): it compares Python objects, and crashed from signal context where
  * CPython's table says SIG_DFL. Not Py_AddPendingCall(): it takes a lock up to 3.12.
@@ -121,8 +122,8 @@ static void delete_timer(void) {
     }
 }
 
-/* From the first handler on. Where the kernel has no timer to give (RLIMIT_SIGPENDING), handlers work
- * without it, as the stdlib's do, and the next registration asks again. */
+/* From the first handler on. Where the kernel has no timer to give (RLIMIT_SIGPENDING), handlers
+ * work without it, as the stdlib's do, and the next registration asks again. */
 void door_need_timer(void) {
     if (atomic_load(&arrivals.timer) == -1) {
         make_timer();
@@ -143,8 +144,8 @@ void door_quiet(void) {
 }
 
 /* The signal that makes faulthandler write all stacks, for real faults: faulthandler's own function
- * for it is outside the limited API. Without it (sys.stderr closed, no free number) a fault is still
- * reported in one line. */
+ * for it is outside the limited API. Without it (sys.stderr closed, no free number) a fault is
+ * still reported in one line. */
 static void register_dump(int signum) {
     PyObject *faulthandler = PyImport_ImportModule("faulthandler");
     PyObject *done = NULL;
@@ -186,7 +187,8 @@ static bool move_loud(int to) {
     }
     delete_timer(); /* it rings the old number */
     arrivals_end();
-    /* _signal.signal() looks for pending signals first: a ring on the old number ends in delivery. */
+    /* _signal.signal() looks for pending signals first: a ring on the old number ends in delivery.
+     */
     bool moved = set_stdlib_handler(from, engine.sig_dfl);
     if (had_timer) {
         make_timer();
@@ -210,8 +212,8 @@ static void move_dump(int to) {
     }
 }
 
-/* The program sets the handler of a door's number, and there was no other number to move to: the two
- * share it. A real arrival with the default action then does nothing but make us look. */
+/* The program sets the handler of a door's number, and there was no other number to move to: the
+ * two share it. A real arrival with the default action then does nothing but make us look. */
 void door_share(int signum) { land_at(signum); }
 
 /* Somebody asks for these signals by number: move what stands in their way. Whoever asks for all
@@ -251,8 +253,8 @@ void door_after_fork(void) {
     }
 }
 
-/* Ringing has stopped (arrivals.closed). The doors keep their C handler, which does nothing any more:
- * a ring that is still on its way must not end the process. */
+/* Ringing has stopped (arrivals.closed). The doors keep their C handler, which does nothing any
+ * more: a ring that is still on its way must not end the process. */
 void door_close(void) {
     delete_timer();
     arrivals_end();

@@ -12,11 +12,11 @@
 #include "arrival.h"
 
 struct engine {
-    bool open;           /* the doors are there: arrivals can reach the main thread */
-    bool closed;         /* the interpreter is ending: everything goes to the stdlib's module */
-    bool wiped_on_fork;  /* the kernel wipes the inbox in a child; otherwise our hook does */
-    bool in_tracer;      /* deliver nothing meanwhile: the tracer would swallow what a handler raises */
-    int depth;           /* handlers that run inside one another now */
+    bool open;          /* the doors are there: arrivals can reach the main thread */
+    bool closed;        /* the interpreter is ending: everything goes to the stdlib's module */
+    bool wiped_on_fork; /* the kernel wipes the inbox in a child; otherwise our hook does */
+    bool in_tracer; /* deliver nothing meanwhile: the tracer would swallow what a handler raises */
+    int depth;      /* handlers that run inside one another now */
     uint64_t deliveries; /* of all signals, ever: pause() asks whether there was one */
     PyObject *tracer;    /* NULL: none */
 
@@ -45,8 +45,8 @@ static inline void replace_reference(PyObject **place, PyObject *value) {
 bool parse_int(PyObject *object, int *value);
 bool parse_signal_number(PyObject *object, int *signum);
 bool parse_seconds(PyObject *object, int64_t *nanoseconds);
-bool take_arguments(const char *function, const char *const *names, int count, PyObject *const *args,
-                    Py_ssize_t nargs, PyObject *kwnames, PyObject **values);
+bool take_arguments(const char *function, const char *const *names, int count,
+                    PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, PyObject **values);
 
 /* door.c */
 bool door_open(void);

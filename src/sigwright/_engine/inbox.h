@@ -1,6 +1,7 @@
 /* The inbox: what arrived and was not yet delivered, one lock-free queue for each signal number.
  * Context: inbox_push runs in signal context; the rest in the main thread, with the GIL.
- * Callers: arrival.c pushes; delivery.c pops; module.c maps; no Python.h, so that a C harness can race it.
+ * Callers: arrival.c pushes; delivery.c pops; module.c maps; no Python.h, so that a C harness can
+ * race it.
  *
  * Why a queue for each signal, and not one ring for all. One ring keeps the order for free, but a
  * flood of one signal then crowds out every other, and a real-time signal that has to wait for its
@@ -12,14 +13,15 @@
  *   2 * k + 1  that producer has published it
  * A producer claims a position by compare-and-swap on `tail`, fills the slot, and publishes with a
  * release store of `lap`; the consumer's acquire load of `lap` therefore sees the whole record. It
- * hands the slot on with a release store that the producer of the next lap acquires. A producer that
- * is descheduled between claim and publish hides later records of that one signal until it goes on;
- * it rings only after it has published, so nothing waits for ever.
+ * hands the slot on with a release store that the producer of the next lap acquires. A producer
+ * that is descheduled between claim and publish hides later records of that one signal until it
+ * goes on; it rings only after it has published, so nothing waits for ever.
  *
- * All-zero memory is an empty inbox. That is why laps start at 0 and why everything that must vanish
- * in a forked child (positions, counts, rings under way) lives in this mapping: MADV_WIPEONFORK makes
- * the kernel hand the child zeroes, in the same instant as the fork, so that exactly the parent's
- * arrivals vanish and a signal that reaches the child early is already kept. */
+ * All-zero memory is an empty inbox. That is why laps start at 0 and why everything that must
+ * vanish in a forked child (positions, counts, rings under way) lives in this mapping:
+ * MADV_WIPEONFORK makes the kernel hand the child zeroes, in the same instant as the fork, so that
+ * exactly the parent's arrivals vanish and a signal that reaches the child early is already kept.
+ */
 #ifndef SIGWRIGHT_INBOX_H
 #define SIGWRIGHT_INBOX_H
 

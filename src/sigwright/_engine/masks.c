@@ -132,15 +132,16 @@ static PyObject *valid_signals(PyObject *module, PyObject *unused) {
     return set_to_python(&all);
 }
 
-PyDoc_STRVAR(strsignal_doc,
-             "strsignal(signalnum, /)\n--\n\n"
-             "Return the system's description of a signal, such as \"Interrupt\", or None where it\n"
-             "has none.\n\n"
-             "Parameters:\n"
-             "    signalnum: the signal's number.\n\n"
-             "Raises:\n"
-             "    ValueError: signalnum out of range.\n\n"
-             "Platform: all. Source: POSIX strsignal().");
+PyDoc_STRVAR(
+    strsignal_doc,
+    "strsignal(signalnum, /)\n--\n\n"
+    "Return the system's description of a signal, such as \"Interrupt\", or None where it\n"
+    "has none.\n\n"
+    "Parameters:\n"
+    "    signalnum: the signal's number.\n\n"
+    "Raises:\n"
+    "    ValueError: signalnum out of range.\n\n"
+    "Platform: all. Source: POSIX strsignal().");
 
 static PyObject *strsignal_(PyObject *module, PyObject *argument) {
     (void)module;

@@ -94,7 +94,8 @@ static bool add_constants(PyObject *module, PyObject *signals, PyObject *sigmask
         }
     }
     for (size_t i = 0; i < COUNT(plain_constants); i++) {
-        if (PyModule_AddIntConstant(module, plain_constants[i].name, plain_constants[i].value) < 0) {
+        if (PyModule_AddIntConstant(module, plain_constants[i].name, plain_constants[i].value) <
+            0) {
             return false;
         }
     }
@@ -103,9 +104,14 @@ static bool add_constants(PyObject *module, PyObject *signals, PyObject *sigmask
 }
 
 /* The names that are the stdlib's own objects. */
-static const char *const shared_names[] = {"Signals",     "Handlers",       "Sigmasks",
-                                           "SIG_DFL",     "SIG_IGN",        "ItimerError",
-                                           "default_int_handler", "struct_siginfo"};
+static const char *const shared_names[] = {"Signals",
+                                           "Handlers",
+                                           "Sigmasks",
+                                           "SIG_DFL",
+                                           "SIG_IGN",
+                                           "ItimerError",
+                                           "default_int_handler",
+                                           "struct_siginfo"};
 
 static PyMethodDef *const public_methods[] = {
     dispositions_methods, itimers_methods, masks_methods,
@@ -140,7 +146,8 @@ static bool load_stdlib(PyObject *stdlib, PyObject *module) {
     replace_reference(&engine.stdlib, PyImport_ImportModule("_signal"));
     replace_reference(&engine.sig_dfl, PyObject_GetAttrString(stdlib, "SIG_DFL"));
     replace_reference(&engine.sig_ign, PyObject_GetAttrString(stdlib, "SIG_IGN"));
-    replace_reference(&engine.default_int_handler, PyObject_GetAttrString(stdlib, "default_int_handler"));
+    replace_reference(&engine.default_int_handler,
+                      PyObject_GetAttrString(stdlib, "default_int_handler"));
     replace_reference(&engine.itimer_error, PyObject_GetAttrString(stdlib, "ItimerError"));
     replace_reference(&engine.struct_siginfo, PyObject_GetAttrString(stdlib, "struct_siginfo"));
     replace_reference(&engine.dispatcher, PyCFunction_NewEx(&dispatcher_method, module, NULL));
@@ -163,8 +170,8 @@ static PyObject *after_fork_in_child(PyObject *module, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
-/* The interpreter ends: from here on CPython's own C handler serves the handlers that are set, for it
- * knows when the interpreter is gone. Nothing is taken back after this. */
+/* The interpreter ends: from here on CPython's own C handler serves the handlers that are set, for
+ * it knows when the interpreter is gone. Nothing is taken back after this. */
 static PyObject *close_engine(PyObject *module, PyObject *unused) {
     (void)module;
     (void)unused;
@@ -192,7 +199,8 @@ static PyObject *close_engine(PyObject *module, PyObject *unused) {
 static PyMethodDef private_methods[] = {
     {"set_zero_wakeup_fd", set_zero_wakeup_fd, METH_O,
      "set_zero_wakeup_fd(fd, /)\n--\n\n"
-     "Python 2.7's set_wakeup_fd(), for sigwright.classic: the byte is '\\0', nothing is reported."},
+     "Python 2.7's set_wakeup_fd(), for sigwright.classic: the byte is '\\0', nothing is "
+     "reported."},
     {"_after_fork_in_child", after_fork_in_child, METH_NOARGS, NULL},
     {"_close", close_engine, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
@@ -201,8 +209,7 @@ static PyMethodDef private_methods[] = {
 static bool register_hooks(PyObject *module) {
     PyObject *os = PyImport_ImportModule("os");
     PyObject *atexit = PyImport_ImportModule("atexit");
-    PyObject *register_at_fork =
-        os == NULL ? NULL : PyObject_GetAttrString(os, "register_at_fork");
+    PyObject *register_at_fork = os == NULL ? NULL : PyObject_GetAttrString(os, "register_at_fork");
     PyObject *child = PyObject_GetAttrString(module, "_after_fork_in_child");
     PyObject *close = PyObject_GetAttrString(module, "_close");
     PyObject *nothing = PyTuple_New(0);
@@ -344,7 +351,7 @@ static struct PyModuleDef definition = {
 
 PyMODINIT_FUNC PyInit__engine(void) {
     if (Py_Version >= 0x030C0000) {
-        slots[1].slot = 3;         /* Py_mod_multiple_interpreters: newer than the limited API */
+        slots[1].slot = 3;          /* Py_mod_multiple_interpreters: newer than the limited API */
         slots[1].value = (void *)2; /* Py_MOD_PER_INTERPRETER_GIL_SUPPORTED */
     }
     return PyModuleDef_Init(&definition);

@@ -11,18 +11,19 @@ static bool make_room_for(int signum) {
     return signum < 1 || signum >= SIGNALS || door_make_room(signal_bit(signum));
 }
 
-PyDoc_STRVAR(raise_signal_doc,
-             "raise_signal(signalnum, /)\n--\n\n"
-             "Send a signal to the calling thread; in the main thread its handler has run when this\n"
-             "returns.\n\n"
-             "Parameters:\n"
-             "    signalnum: the signal's number.\n\n"
-             "Raises:\n"
-             "    OSError: there is no such signal. Anything that the handler raises.\n\n"
-             "Platform: all. Source: ISO C raise().");
+PyDoc_STRVAR(
+    raise_signal_doc,
+    "raise_signal(signalnum, /)\n--\n\n"
+    "Send a signal to the calling thread; in the main thread its handler has run when this\n"
+    "returns.\n\n"
+    "Parameters:\n"
+    "    signalnum: the signal's number.\n\n"
+    "Raises:\n"
+    "    OSError: there is no such signal. Anything that the handler raises.\n\n"
+    "Platform: all. Source: ISO C raise().");
 
-/* raise() asks the kernel for the thread's number each time; we know it. After a fork that Python was
- * not told of we do not: no such thread in this process. */
+/* raise() asks the kernel for the thread's number each time; we know it. After a fork that Python
+ * was not told of we do not: no such thread in this process. */
 static int raise_on_main_thread(int signum) {
     if (syscall(SYS_tgkill, getpid(), atomic_load(&arrivals.main_tid), signum) == 0) {
         return 0;
@@ -68,7 +69,8 @@ static bool audit_pthread_kill(unsigned long thread, int signum) {
 PyDoc_STRVAR(
     pthread_kill_doc,
     "pthread_kill(thread_id, signalnum, /)\n--\n\n"
-    "Send a signal to a thread of this process. Its Python-level handler runs in the main thread.\n\n"
+    "Send a signal to a thread of this process. Its Python-level handler runs in the main "
+    "thread.\n\n"
     "Parameters:\n"
     "    thread_id: threading.get_ident() of a thread that has not ended (the C library may crash\n"
     "        on any other number).\n"

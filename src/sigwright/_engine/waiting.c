@@ -35,16 +35,17 @@ static PyObject *pause_(PyObject *module, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(sigwait_doc,
-             "sigwait(sigset)\n--\n\n"
-             "Wait for one of some signals, take it, and return its number. No handler is called.\n\n"
-             "Parameters:\n"
-             "    sigset: signal numbers, in any iterable; they should be blocked in every thread.\n\n"
-             "Returns:\n"
-             "    The signal's number: a Signals member where it has a name.\n\n"
-             "Raises:\n"
-             "    ValueError: a number out of range.\n\n"
-             "Platform: Unix. Source: POSIX sigwait().");
+PyDoc_STRVAR(
+    sigwait_doc,
+    "sigwait(sigset)\n--\n\n"
+    "Wait for one of some signals, take it, and return its number. No handler is called.\n\n"
+    "Parameters:\n"
+    "    sigset: signal numbers, in any iterable; they should be blocked in every thread.\n\n"
+    "Returns:\n"
+    "    The signal's number: a Signals member where it has a name.\n\n"
+    "Raises:\n"
+    "    ValueError: a number out of range.\n\n"
+    "Platform: Unix. Source: POSIX sigwait().");
 
 static PyObject *sigwait_(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                           PyObject *kwnames) {
@@ -78,17 +79,18 @@ static PyObject *as_struct_siginfo(const siginfo_t *info) {
     return result;
 }
 
-PyDoc_STRVAR(sigwaitinfo_doc,
-             "sigwaitinfo(sigset, /)\n--\n\n"
-             "Wait for one of some signals, take it, and say what is known of it. No handler of it\n"
-             "is called; handlers of others are, and the wait goes on.\n\n"
-             "Parameters:\n"
-             "    sigset: signal numbers, in any iterable; they should be blocked in every thread.\n\n"
-             "Returns:\n"
-             "    A struct_siginfo: si_signo, si_code, si_errno, si_pid, si_uid, si_status, si_band.\n\n"
-             "Raises:\n"
-             "    ValueError: a number out of range. Anything that a handler raises.\n\n"
-             "Platform: Unix. Source: POSIX sigwaitinfo(); PEP 475.");
+PyDoc_STRVAR(
+    sigwaitinfo_doc,
+    "sigwaitinfo(sigset, /)\n--\n\n"
+    "Wait for one of some signals, take it, and say what is known of it. No handler of it\n"
+    "is called; handlers of others are, and the wait goes on.\n\n"
+    "Parameters:\n"
+    "    sigset: signal numbers, in any iterable; they should be blocked in every thread.\n\n"
+    "Returns:\n"
+    "    A struct_siginfo: si_signo, si_code, si_errno, si_pid, si_uid, si_status, si_band.\n\n"
+    "Raises:\n"
+    "    ValueError: a number out of range. Anything that a handler raises.\n\n"
+    "Platform: Unix. Source: POSIX sigwaitinfo(); PEP 475.");
 
 static PyObject *sigwaitinfo_(PyObject *module, PyObject *argument) {
     (void)module;
@@ -120,18 +122,19 @@ static int64_t monotonic_ns(void) {
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-PyDoc_STRVAR(sigtimedwait_doc,
-             "sigtimedwait(sigset, timeout, /)\n--\n\n"
-             "As sigwaitinfo(), for a limited time.\n\n"
-             "Parameters:\n"
-             "    sigset: signal numbers, in any iterable; they should be blocked in every thread.\n"
-             "    timeout: seconds, int or float, not negative; 0 to look once.\n\n"
-             "Returns:\n"
-             "    A struct_siginfo, or None when the time is over.\n\n"
-             "Raises:\n"
-             "    ValueError: a number out of range, or a negative timeout.\n"
-             "    Anything that a handler raises.\n\n"
-             "Platform: Unix. Source: POSIX sigtimedwait(); PEP 475.");
+PyDoc_STRVAR(
+    sigtimedwait_doc,
+    "sigtimedwait(sigset, timeout, /)\n--\n\n"
+    "As sigwaitinfo(), for a limited time.\n\n"
+    "Parameters:\n"
+    "    sigset: signal numbers, in any iterable; they should be blocked in every thread.\n"
+    "    timeout: seconds, int or float, not negative; 0 to look once.\n\n"
+    "Returns:\n"
+    "    A struct_siginfo, or None when the time is over.\n\n"
+    "Raises:\n"
+    "    ValueError: a number out of range, or a negative timeout.\n"
+    "    Anything that a handler raises.\n\n"
+    "Platform: Unix. Source: POSIX sigtimedwait(); PEP 475.");
 
 static PyObject *sigtimedwait_(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
     (void)module;

@@ -31,9 +31,9 @@ static PyObject *hook_arguments_type(void) {
     return type;
 }
 
-/* What PyErr_FormatUnraisable() does, which the limited API lacks: hand the exception that is set to
- * sys.unraisablehook with `message`, on a Python since `message_since`; before that, as then: a raw
- * line on stderr (or none), and the hook without a message. */
+/* What PyErr_FormatUnraisable() does, which the limited API lacks: hand the exception that is set
+ * to sys.unraisablehook with `message`, on a Python since `message_since`; before that, as then: a
+ * raw line on stderr (or none), and the hook without a message. */
 void report_unraisable(const char *raw_line, const char *message, unsigned long message_since) {
     PyObject *type, *value, *traceback;
     if (Py_Version >= message_since) {
@@ -44,9 +44,9 @@ void report_unraisable(const char *raw_line, const char *message, unsigned long 
         PyObject *result = NULL;
         if (arguments_type != NULL) {
             Py_INCREF(hook);
-            PyObject *arguments = PyObject_CallFunction(
-                arguments_type, "((OOOsO))", type, value,
-                traceback == NULL ? Py_None : traceback, message, Py_None);
+            PyObject *arguments =
+                PyObject_CallFunction(arguments_type, "((OOOsO))", type, value,
+                                      traceback == NULL ? Py_None : traceback, message, Py_None);
             result = arguments == NULL ? NULL : PyObject_CallFunctionObjArgs(hook, arguments, NULL);
             Py_XDECREF(arguments);
             Py_DECREF(hook);
@@ -121,7 +121,8 @@ static PyObject *set_wakeup_fd(PyObject *module, PyObject *args, PyObject *keywo
         return NULL;
     }
     if (engine.closed) {
-        return PyObject_Call(PyObject_GetAttrString(engine.stdlib, "set_wakeup_fd"), args, keywords);
+        return PyObject_Call(PyObject_GetAttrString(engine.stdlib, "set_wakeup_fd"), args,
+                             keywords);
     }
     if (fd != -1) {
         int flags = fcntl(fd, F_GETFL);
