@@ -40,11 +40,16 @@ def install() -> tuple[str, ...]:
 
     Returns the names, as "module.name", that still hold one of the stdlib's functions because
     their module said `from signal import ...` before: calls through those pass sigwright by.
-    (Copies elsewhere, in a class or a default argument, are not found.) Calling it again only
-    looks again. In a subinterpreter it does nothing: there the stdlib's behaviour remains.
+    (Copies elsewhere, in a class or a default argument, are not found.) Handlers and a wakeup fd
+    that were set through the stdlib's functions become sigwright's. Calling it again only looks
+    again. In a subinterpreter it does nothing: there the stdlib's behaviour remains.
+
+    Raises:
+        ValueError: not in the main thread, as from `signal.signal`.
     """
     if not _engine.main_interpreter:
         return ()
+    _engine.adopt()
     stdlib, ours = vars(signal), vars(sigwright)
     for name, function in list(stdlib.items()):
         if not (name in ours and _is_function(name, function)) or function is ours[name]:

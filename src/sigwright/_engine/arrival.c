@@ -98,6 +98,12 @@ bool arrivals_wait_for_delivery(void) {
     return (atomic_load(&arrivals.inbox->ready) & ~atomic_load(&arrivals.held)) != 0;
 }
 
+/* Of what waits, is there something that may interrupt system calls? */
+bool arrivals_may_interrupt(void) {
+    return (atomic_load(&arrivals.inbox->ready) & ~atomic_load(&arrivals.held) &
+            ~atomic_load(&arrivals.restart)) != 0;
+}
+
 /* Our rings, from a thread or from the timer, carry this address: a program that handles every
  * real-time signal there is shares the door's number with us. */
 static bool is_ring(const siginfo_t *info) {
@@ -292,29 +298,41 @@ void arrival(int signum, siginfo_t *info, void *context) {
     errno = saved_errno;
 }
 
+static bool is_work(void) {
+    return arrivals_wait_for_delivery() || atomic_load(&arrivals.inbox->wakeup_failures) != 0;
+}
+
 /* A door: our own ring from another thread, or the timer's. (A stranger's kill() with the door's
  * number does no more than make us look.) */
 void door_landed(int signum, siginfo_t *info, void *context) {
+    (void)signum;
     (void)context;
     int saved_errno = errno;
     uint32_t parity = enter();
     struct inbox *inbox = arrivals.inbox;
-    /* First allow the next ring, then look: an arrival publishes before it rings. */
-    atomic_store(&inbox->rung[signum == atomic_load(&arrivals.doors[QUIET]) ? QUIET : LOUD], 0);
     if (!atomic_load(&arrivals.closed) && on_main_thread()) {
-        bool work = arrivals_wait_for_delivery() || atomic_load(&inbox->wakeup_failures) != 0;
+        bool timer = is_ring(info) && info->si_code == SI_TIMER;
+        bool work = is_work();
+        if (!work) {
+            /* First allow the next ring, then look again: an arrival publishes before it rings.
+             * (With work, delivery allows it: until then one ring is enough.) */
+            atomic_store(&inbox->rung[LOUD], 0);
+            atomic_store(&inbox->rung[QUIET], 0);
+            if (timer) {
+                atomic_store(&inbox->timer_armed, 0);
+            }
+            work = is_work();
+            if (work && timer) {
+                arm_timer();
+            }
+        } else if (timer) {
+            uint32_t delay_us = atomic_load(&inbox->timer_delay_us) * 2;
+            set_timer(delay_us < RING_LONGEST_US ? delay_us : RING_LONGEST_US);
+        }
         if (work) {
             arrivals.door_handler(atomic_load(&arrivals.doors[LOUD]));
         } else {
             atomic_fetch_add(&inbox->idle_rings, 1);
-        }
-        if (info->si_code == SI_TIMER) {
-            uint32_t delay_us = atomic_load(&inbox->timer_delay_us) * 2;
-            if (work) {
-                set_timer(delay_us < RING_LONGEST_US ? delay_us : RING_LONGEST_US);
-            } else {
-                atomic_store(&inbox->timer_armed, 0);
-            }
         }
     }
     leave(parity);

@@ -130,11 +130,22 @@ static bool deliver_one(int signum, PyObject *frame) {
 void ring_if_work(void) {
     if (engine.open && !engine.closed && arrivals_wait_for_delivery()) {
         arrivals.door_handler(atomic_load(&arrivals.doors[LOUD]));
+        /* Between here and the interpreter's next look may lie a system call: `except` and the call
+         * in it, on 3.11 and later. */
+        if (arrivals_may_interrupt()) {
+            arm_timer();
+        }
     }
 }
 
 static bool deliver(PyObject *frame) {
     struct inbox *inbox = arrivals.inbox;
+    /* Before the first look: an arrival after it rings again. */
+    for (int door = LOUD; door <= QUIET; door++) {
+        if (atomic_load(&inbox->rung[door]) != 0) {
+            atomic_store(&inbox->rung[door], 0);
+        }
+    }
     if (engine.in_tracer || engine.depth >= NESTED_MAX) {
         return true; /* whoever is at work goes on with it */
     }

@@ -43,7 +43,7 @@ static bool set_kernel_handler(int signum, bool restart) {
 
 static bool need_slots(int signum) {
     if (arrivals.slots[signum] == NULL) {
-        arrivals.slots[signum] = inbox_map_slots();
+        arrivals.slots[signum] = inbox_map_slots(signum);
         if (arrivals.slots[signum] == NULL) {
             PyErr_NoMemory();
             return false;
@@ -76,7 +76,7 @@ static bool is_fault_signal(int signum) {
 /* signal() and set_wakeup_fd() are for the main thread of the main interpreter. After an import in
  * another thread the doors open here, at the latest. */
 bool require_main_thread(const char *function) {
-    if (!engine.open && !engine.closed && !(door_open() && dispositions_adopt())) {
+    if (!engine.open && !engine.closed && !engine_open()) {
         if (!PyErr_ExceptionMatches(PyExc_ValueError)) {
             return false;
         }
@@ -89,7 +89,7 @@ bool require_main_thread(const char *function) {
     return false;
 }
 
-/* The stdlib's signal() takes int(x) of whatever has one. */
+/* The stdlib's signal() takes int(x) of whatever has one. Leaves a new reference. */
 static bool as_number_or_self(PyObject **object) {
     PyObject *number = PyNumber_Long(*object);
     if (number == NULL) {
@@ -221,10 +221,11 @@ static PyObject *signal_(PyObject *module, PyObject *const *args, Py_ssize_t nar
         }
     } else {
         PyObject *number = values[0];
-        bool parsed = as_number_or_self(&number) && parse_int(number, &signum);
-        if (number != values[0]) {
-            Py_DECREF(number);
+        if (!as_number_or_self(&number)) {
+            return NULL;
         }
+        bool parsed = parse_int(number, &signum);
+        Py_DECREF(number);
         if (!parsed) {
             return NULL;
         }
@@ -335,20 +336,25 @@ PyMethodDef dispositions_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-/* At import: what the stdlib's module says now. */
+/* What the stdlib's module says becomes ours too, where it was not our dispatcher that it was told.
+ */
 void dispositions_read(void) {
+    uint64_t hidden = door_hidden();
     for (int signum = 1; signum < SIGNALS; signum++) {
         PyObject *handler = stdlib_handler(signum);
         if (handler == NULL) {
             PyErr_Clear();
             handler = Py_NewRef(Py_None);
         }
-        replace_reference(&engine.handlers[signum], handler);
+        if (handler == engine.dispatcher || (hidden & signal_bit(signum))) {
+            Py_DECREF(handler);
+        } else {
+            replace_reference(&engine.handlers[signum], handler);
+        }
     }
 }
 
-/* Once the doors are open: handlers that the stdlib's module serves (SIGINT's, at least) become
- * ours. */
+/* Handlers that the stdlib's module serves (SIGINT's, at least) become ours. */
 bool dispositions_adopt(void) {
     for (int signum = 1; signum < SIGNALS; signum++) {
         PyObject *handler = engine.handlers[signum];

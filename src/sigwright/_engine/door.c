@@ -130,13 +130,14 @@ void door_need_timer(void) {
     }
 }
 
-/* Nothing waits: no ring is to break the program's next system call. An arrival publishes before it
- * arms, so if it was its timer that we have just disarmed, its record is there to be seen. */
+/* Nothing waits: no ring is to break the program's next system call. In this order: an arrival that
+ * still finds the timer marked as armed does not arm it, but has published before, so that we see
+ * its record and do; a later one arms it itself. */
 void door_quiet(void) {
     if (!arrivals_wait_for_delivery() && atomic_load(&arrivals.inbox->timer_armed) != 0) {
         struct itimerspec never = {0};
-        atomic_store(&arrivals.inbox->timer_armed, 0);
         syscall(SYS_timer_settime, atomic_load(&arrivals.timer), 0, &never, NULL);
+        atomic_store(&arrivals.inbox->timer_armed, 0);
         if (arrivals_wait_for_delivery()) {
             arm_timer();
         }

@@ -59,6 +59,9 @@ void door_need_dump(void);
 void door_after_fork(void);
 void door_close(void);
 
+/* module.c */
+bool engine_open(void);
+
 /* delivery.c */
 void delivery_after_fork(bool other_thread);
 void ring_if_work(void);
@@ -73,6 +76,7 @@ bool set_stdlib_handler(int signum, PyObject *handler);
 /* wakeup.c */
 void report_wakeup_failures(void);
 void report_unraisable(const char *raw_line, const char *message, unsigned long message_since);
+bool wakeup_take_over(bool at_import, bool *in_use);
 void wakeup_hand_over(void);
 PyObject *set_zero_wakeup_fd(PyObject *module, PyObject *number);
 

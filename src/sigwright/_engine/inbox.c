@@ -22,10 +22,13 @@ struct inbox *inbox_map(bool *wiped_on_fork) {
     return map_wiped(sizeof(struct inbox), wiped_on_fork);
 }
 
-/* 4 MiB of address space for one signal; the kernel gives pages as they are first used. */
-struct inbox_slot *inbox_map_slots(void) {
+static size_t slots_size(int signum) { return sizeof(struct inbox_slot) << inbox_bits(signum); }
+
+/* Address space only (4 MiB for a real-time signal): the kernel gives pages as they are first used.
+ */
+struct inbox_slot *inbox_map_slots(int signum) {
     bool ignored;
-    return map_wiped(INBOX_SLOTS * sizeof(struct inbox_slot), &ignored);
+    return map_wiped(slots_size(signum), &ignored);
 }
 
 /* What MADV_WIPEONFORK does, for kernels without it. */
@@ -33,7 +36,7 @@ void inbox_wipe(struct inbox *inbox, struct inbox_slot *const slots[SIGNALS]) {
     memset(inbox, 0, sizeof *inbox);
     for (int signum = 1; signum < SIGNALS; signum++) {
         if (slots[signum] != NULL) {
-            memset(slots[signum], 0, INBOX_SLOTS * sizeof(struct inbox_slot));
+            memset(slots[signum], 0, slots_size(signum));
         }
     }
 }
@@ -41,8 +44,8 @@ void inbox_wipe(struct inbox *inbox, struct inbox_slot *const slots[SIGNALS]) {
 /* The oldest record of a signal, or NULL. Valid until it is popped. */
 const struct arrival_record *inbox_head(struct inbox *inbox, struct inbox_slot *slots, int signum) {
     uint64_t head = atomic_load_explicit(&inbox->queues[signum].head, memory_order_relaxed);
-    struct inbox_slot *slot = &slots[head & (INBOX_SLOTS - 1)];
-    if (atomic_load_explicit(&slot->lap, memory_order_acquire) != inbox_lap(head) + 1) {
+    struct inbox_slot *slot = inbox_slot_at(slots, signum, head);
+    if (atomic_load_explicit(&slot->lap, memory_order_acquire) != inbox_lap(signum, head) + 1) {
         return NULL;
     }
     return &slot->record;
@@ -72,7 +75,7 @@ bool inbox_pop(struct inbox *inbox, struct inbox_slot *slots, int signum,
     *record = *oldest;
     struct inbox_queue *queue = &inbox->queues[signum];
     uint64_t head = atomic_load_explicit(&queue->head, memory_order_relaxed);
-    atomic_store_explicit(&slots[head & (INBOX_SLOTS - 1)].lap, inbox_lap(head) + 2,
+    atomic_store_explicit(&inbox_slot_at(slots, signum, head)->lap, inbox_lap(signum, head) + 2,
                           memory_order_release);
     atomic_store_explicit(&queue->head, head + 1, memory_order_relaxed);
     head_or_clear(inbox, slots, signum);

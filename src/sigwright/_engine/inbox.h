@@ -9,7 +9,7 @@
  * the signals that may run now, by the time stamps that arrivals carry anyway.
  *
  * The queue is Vyukov's bounded queue with one consumer. A slot's `lap` says whose turn it is:
- *   2 * k      free for the producer of position k * INBOX_SLOTS + i
+ *   2 * k      free for the producer of position k * slots + i
  *   2 * k + 1  that producer has published it
  * A producer claims a position by compare-and-swap on `tail`, fills the slot, and publishes with a
  * release store of `lap`; the consumer's acquire load of `lap` therefore sees the whole record. It
@@ -32,10 +32,8 @@
 #include <stdint.h>
 #include <string.h>
 
-#define INBOX_SLOTS 65536U /* records for each signal; a power of two */
-#define SIGNALS 65         /* one more than the highest signal number, as CPython's NSIG */
+#define SIGNALS 65 /* one more than the highest signal number, as CPython's NSIG */
 
-_Static_assert((INBOX_SLOTS & (INBOX_SLOTS - 1)) == 0, "INBOX_SLOTS must be a power of two");
 _Static_assert(_NSIG == SIGNALS, "the bit sets of the engine hold 64 signals");
 
 /* The part of siginfo_t's union that Linux fills for any origin: SIGCHLD's is the largest. */
@@ -82,8 +80,18 @@ struct inbox {
 
 static inline uint64_t signal_bit(int signum) { return UINT64_C(1) << (signum - 1); }
 
-static inline uint32_t inbox_lap(uint64_t position) {
-    return (uint32_t)(position / INBOX_SLOTS) * 2;
+/* How many records a signal's queue holds, as a power of two. Real-time signals: 65,536. Standard
+ * ones, which are merged anyway where they wait: 1,024, so that the queue's pages are soon all in
+ * use and no arrival meets a page fault. */
+static inline unsigned inbox_bits(int signum) { return signum < __SIGRTMIN ? 10 : 16; }
+
+static inline uint32_t inbox_lap(int signum, uint64_t position) {
+    return (uint32_t)(position >> inbox_bits(signum)) * 2;
+}
+
+static inline struct inbox_slot *inbox_slot_at(struct inbox_slot *slots, int signum,
+                                               uint64_t position) {
+    return &slots[position & ((UINT64_C(1) << inbox_bits(signum)) - 1)];
 }
 
 /* Claim, fill, publish. False: full, and nothing was changed. */
@@ -93,9 +101,9 @@ static inline bool inbox_push(struct inbox *inbox, struct inbox_slot *slots, int
     uint64_t position = atomic_load_explicit(&queue->tail, memory_order_relaxed);
     struct inbox_slot *slot;
     for (;;) {
-        slot = &slots[position & (INBOX_SLOTS - 1)];
+        slot = inbox_slot_at(slots, signum, position);
         uint32_t lap = atomic_load_explicit(&slot->lap, memory_order_acquire);
-        int32_t ahead = (int32_t)(lap - inbox_lap(position));
+        int32_t ahead = (int32_t)(lap - inbox_lap(signum, position));
         if (ahead < 0) {
             return false;
         }
@@ -114,14 +122,14 @@ static inline bool inbox_push(struct inbox *inbox, struct inbox_slot *slots, int
     record->code = info->si_code;
     record->error = info->si_errno;
     memcpy(record->fields, &info->si_pid, SIGINFO_FIELDS);
-    atomic_store_explicit(&slot->lap, inbox_lap(position) + 1, memory_order_release);
+    atomic_store_explicit(&slot->lap, inbox_lap(signum, position) + 1, memory_order_release);
     /* Publish first, then say so: whoever clears the bit looks at the queue again afterwards. */
     atomic_fetch_or(&inbox->ready, signal_bit(signum));
     return true;
 }
 
 struct inbox *inbox_map(bool *wiped_on_fork);
-struct inbox_slot *inbox_map_slots(void);
+struct inbox_slot *inbox_map_slots(int signum);
 void inbox_wipe(struct inbox *inbox, struct inbox_slot *const slots[SIGNALS]);
 const struct arrival_record *inbox_head(struct inbox *inbox, struct inbox_slot *slots, int signum);
 bool inbox_pop(struct inbox *inbox, struct inbox_slot *slots, int signum,

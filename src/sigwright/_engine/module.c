@@ -196,7 +196,13 @@ static PyObject *close_engine(PyObject *module, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
+static PyObject *adopt(PyObject *module, PyObject *unused);
+
 static PyMethodDef private_methods[] = {
+    {"adopt", adopt, METH_NOARGS,
+     "adopt()\n--\n\n"
+     "Take over the handlers and the wakeup fd that the stdlib's module was given; main thread "
+     "only."},
     {"set_zero_wakeup_fd", set_zero_wakeup_fd, METH_O,
      "set_zero_wakeup_fd(fd, /)\n--\n\n"
      "Python 2.7's set_wakeup_fd(), for sigwright.classic: the byte is '\\0', nothing is "
@@ -233,16 +239,39 @@ static bool register_hooks(PyObject *module) {
     return registered;
 }
 
-static bool open_here(void) { return door_open() && dispositions_adopt(); }
+/* Main thread. False with an exception set: ValueError anywhere else. */
+bool engine_open(void) {
+    bool wakeup_in_use;
+    return door_open() && wakeup_take_over(true, &wakeup_in_use) &&
+           (wakeup_in_use || dispositions_adopt());
+}
+
+/* For install(): from now on the stdlib module's functions are ours, so that what was set through
+ * them so far becomes ours too. */
+static PyObject *adopt(PyObject *module, PyObject *unused) {
+    (void)module;
+    (void)unused;
+    bool wakeup_in_use;
+    if (!engine.closed && require_main_thread("install")) {
+        dispositions_read();
+        if (!wakeup_take_over(false, &wakeup_in_use) || !dispositions_adopt()) {
+            return NULL;
+        }
+    }
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
 
 /* Imported off the main thread: the main thread opens the doors at its next safe point. */
 static int open_later(void *unused) {
     (void)unused;
-    return engine.open || engine.closed || open_here() ? 0 : -1;
+    return engine.open || engine.closed || engine_open() ? 0 : -1;
 }
 
-static bool open_engine(void) {
-    if (open_here()) {
+static bool open_or_defer(void) {
+    if (engine_open()) {
         return true;
     }
     if (!PyErr_ExceptionMatches(PyExc_ValueError)) {
@@ -253,6 +282,9 @@ static bool open_engine(void) {
 }
 
 static bool start(PyObject *module, PyObject *stdlib, PyObject *signals) {
+    if (engine.dispatcher != NULL && !engine.closed) {
+        return true; /* imported anew in the same interpreter: the engine is running */
+    }
     if (arrivals.inbox == NULL) {
         arrivals.inbox = inbox_map(&engine.wiped_on_fork);
         if (arrivals.inbox == NULL) {
@@ -271,7 +303,7 @@ static bool start(PyObject *module, PyObject *stdlib, PyObject *signals) {
         return false;
     }
     dispositions_read();
-    return register_hooks(module) && open_engine();
+    return register_hooks(module) && open_or_defer();
 }
 
 /* In a subinterpreter the stock behaviour remains: the functions are the stdlib's. */

@@ -156,6 +156,27 @@ PyMethodDef wakeup_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* The stdlib's module has a wakeup fd already (asyncio's, say). A handler that becomes ours must
+ * then write to that fd, and who set it must reach us to take it back: through install() it does.
+ * So at import such handlers are left alone (`in_use`), and install() takes over both. */
+bool wakeup_take_over(bool at_import, bool *in_use) {
+    PyObject *old = PyObject_CallMethod(engine.stdlib, "set_wakeup_fd", "i", -1);
+    if (old == NULL) {
+        return false;
+    }
+    long fd = PyLong_AsLong(old);
+    Py_DECREF(old);
+    *in_use = fd != -1;
+    if (fd != -1 && at_import) {
+        Py_XDECREF(PyObject_CallMethod(engine.stdlib, "set_wakeup_fd", "l", fd));
+        return !PyErr_Occurred();
+    }
+    if (fd != -1) {
+        exchange((uint32_t)fd | WAKEUP_WARN_FULL);
+    }
+    return true;
+}
+
 /* At exit: the stdlib's module goes on writing to the same fd. */
 void wakeup_hand_over(void) {
     uint64_t wakeup = atomic_exchange(&arrivals.wakeup, WAKEUP_NONE);
