@@ -78,9 +78,7 @@ def both_peers() -> Iterator[tuple[Peer, Peer]]:
             peer.close()
 
 
-def in_turn(
-    rounds: int, sides: Sequence[Callable[[], Sequence[float]]]
-) -> list[list[float]]:
+def in_turn(rounds: int, sides: Sequence[Callable[[], Sequence[float]]]) -> list[list[float]]:
     """One round of each side after the other; who begins changes, so that nobody always follows."""
     taken: list[list[float]] = [[] for _ in sides]
     for number in range(rounds):
@@ -103,22 +101,19 @@ class Times:
     @classmethod
     def of(cls, values: Sequence[float]) -> "Times":
         percentiles = statistics.quantiles(values, n=100, method="inclusive")
-        return cls(
-            percentiles[49], percentiles[24], percentiles[74], percentiles[98], len(values)
-        )
+        return cls(percentiles[49], percentiles[24], percentiles[74], percentiles[98], len(values))
 
     def __str__(self) -> str:
         size, unit = _unit(self.median)
-        return f"{_plain(self.median / size)} {unit} ({self._spread(size)})"
-
-    def _spread(self, size: float) -> str:
-        return f"{_plain(self.low / size)}–{_plain(self.high / size)}"
+        middle, low, high = (_plain(ns / size) for ns in (self.median, self.low, self.high))
+        return f"{middle} {unit} ({low}–{high})"
 
 
 def _unit(nanoseconds: float) -> tuple[float, str]:
-    for size, unit in ((1e9, "s"), (1e6, "ms"), (1e5, "µs")):
-        if nanoseconds >= size:
-            return (1e3, unit) if unit == "µs" else (size, unit)
+    """Nanoseconds up to 10 µs: what differs there are tens of them."""
+    for least, size, unit in ((1e9, 1e9, "s"), (1e6, 1e6, "ms"), (1e4, 1e3, "µs")):
+        if nanoseconds >= least:
+            return size, unit
     return 1, "ns"
 
 
@@ -145,22 +140,25 @@ class Row:
     met: bool | None = None
 
 
+# A bar for faster_row. Where both are one system call, who is ahead by a percent is up to the day:
+# a median that lies within the stdlib's own spread is not slower.
+NOT_SLOWER = 0.0
+
+
 def faster_row(
     group: str, what: str, theirs: Sequence[float], ours: Sequence[float], bar: float | None
 ) -> Row:
     """How many times as fast as the stdlib. Compared as printed, with two decimals."""
     their_times, our_times = Times.of(theirs), Times.of(ours)
     ratio = round(their_times.median / our_times.median, 2)
-    return Row(
-        group,
-        what,
-        "stdlib",
-        their_times,
-        our_times,
-        f"{ratio:.2f} times as fast",
-        "" if bar is None else f"at least {bar:g} times",
-        None if bar is None else ratio >= bar,
-    )
+    met: bool | None = None
+    wanted = ""
+    if bar == NOT_SLOWER:
+        wanted, met = "not slower, within the spread", our_times.median <= their_times.high
+    elif bar is not None:
+        wanted, met = f"at least {bar:g} times", ratio >= bar
+    result = f"{ratio:.2f} times as fast"
+    return Row(group, what, "stdlib", their_times, our_times, result, wanted, met)
 
 
 def cost_row(
@@ -174,16 +172,10 @@ def cost_row(
     """How much longer than the other. Compared as printed, with two decimals."""
     their_times, our_times = Times.of(theirs), Times.of(ours)
     ratio = round(our_times.median / their_times.median, 2)
-    return Row(
-        group,
-        what,
-        beside,
-        their_times,
-        our_times,
-        f"takes {ratio:.2f} times as long",
-        "" if bar is None else f"at most {bar:g} times",
-        None if bar is None else ratio <= bar,
-    )
+    wanted = "" if bar is None else f"at most {bar:g} times"
+    met = None if bar is None else ratio <= bar
+    result = f"takes {ratio:.2f} times as long"
+    return Row(group, what, beside, their_times, our_times, result, wanted, met)
 
 
 @functools.cache

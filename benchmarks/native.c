@@ -1,5 +1,5 @@
-/* The floor: what the kernel itself takes, from C without Python. And a sender of queued signals that
- * can be told apart. Compiled by harness.native() when the benchmarks run. */
+/* The floor: what the kernel itself takes, from C without Python. And a sender of queued signals
+ * that can be told apart. Compiled by harness.native() when the benchmarks run. */
 #define _GNU_SOURCE
 #include <signal.h>
 #include <string.h>
@@ -15,8 +15,14 @@ static long long now_ns(void) {
 
 static volatile sig_atomic_t handled;
 
-static void one(int signum) { (void)signum; handled = 1; }
-static void other(int signum) { (void)signum; handled = 2; }
+static void one(int signum) {
+    (void)signum;
+    handled = 1;
+}
+static void other(int signum) {
+    (void)signum;
+    handled = 2;
+}
 
 /* Nanoseconds that one sigaction() takes, from handler to handler. */
 double sigaction_ns(int signum, int count) {

@@ -79,7 +79,7 @@ def values_in_order(signal: ModuleType, count: int) -> list[int]:
 def measure(quick: bool) -> Iterator[Row]:
     del quick  # it is short
     with both_peers() as (stdlib, sigwright):
-        theirs, their_ns = stdlib.call(handled_when_unblocked, COUNT)
+        theirs, _ = stdlib.call(handled_when_unblocked, COUNT)
         ours, our_ns = sigwright.call(handled_when_unblocked, COUNT)
         yield Row(
             "queued",

@@ -21,7 +21,7 @@ GROUPS = {
     "calls": "A call of each function",
     "handling": "From raise to the handler's end",
     "queued": "Queued real-time signals",
-    "wrong_thread": "A signal that lands on a worker, from `pthread_kill` to the handler's first line",
+    "wrong_thread": "Landed on a worker: from `pthread_kill` to the handler's first line",
     "faults": "A real fault",
     "imports": "Import",
 }
@@ -56,11 +56,14 @@ def machine() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("group", nargs="*", choices=[[], *GROUPS], help="default: all")
+    parser.add_argument("group", nargs="*", help=f"of {', '.join(GROUPS)}; default: all")
     parser.add_argument("--quick", action="store_true", help="fewer rounds; for a look only")
     parser.add_argument("--json", metavar="FILE", help="write the rows there too")
     parser.add_argument("--markdown", action="store_true", help="print tables for the docs")
     arguments = parser.parse_args()
+    unknown = set(arguments.group) - set(GROUPS)
+    if unknown:
+        parser.error(f"no such group: {', '.join(sorted(unknown))}")
 
     print(f"## Python {PYTHON}\n\n{machine()}\n" if arguments.markdown else machine())
     all_rows: list[Row] = []

@@ -20,14 +20,19 @@ WAITS = {
 }
 FREE_MOST = 1e6  # ns, the median
 BOUND = 1.0  # seconds after which the call ends by itself: the stdlib's handler runs then
-SETTLE = {False: 0.003, True: 0.02}  # the main thread is in its call by then; by whether another is busy
+SETTLE = {
+    False: 0.003,
+    True: 0.02,
+}  # the main thread is in its call by then; by whether another is busy
 
 
 class HandledError(Exception):
     """Raised by the handler, so that the call ends with it."""
 
 
-def time_to_handler(signal: ModuleType, wait: str, busy: bool, bound: float, count: int) -> list[float]:
+def time_to_handler(
+    signal: ModuleType, wait: str, busy: bool, bound: float, count: int
+) -> list[float]:
     """Nanoseconds from pthread_kill(worker) to the handler's first line."""
     stop = threading.Event()
     if busy:

@@ -71,7 +71,10 @@ static bool wait_for_parity(void) {
 bool arrivals_end(void) {
     /* Twice, since an arrival may have read the epoch just before the flip and counted after it. */
     bool first = wait_for_parity();
-    return wait_for_parity() && first;
+    bool ended = wait_for_parity() && first;
+    /* What they sent to this thread lands when a system call ends: here, under the old handler. */
+    syscall(SYS_getpid);
+    return ended;
 }
 
 static uint64_t monotonic_ns(void) {
@@ -107,16 +110,20 @@ bool arrivals_may_interrupt(void) {
 /* Our rings, from a thread or from the timer, carry this address: a program that handles every
  * real-time signal there is shares the door's number with us. */
 static bool is_ring(const siginfo_t *info) {
-    return (info->si_code == SI_QUEUE || info->si_code == SI_TIMER) && info->si_ptr == &arrivals;
+    return info->si_code == SI_TIMER && info->si_ptr == &arrivals;
 }
 
+/* It says that it comes from a timer, one that no kernel numbers so: a timer's signal that is
+ * pending when the main thread calls exec() dies with the old program. As any other signal it would
+ * reach the new one, which has no handler for it, and end it. */
+#define NO_TIMER (-1)
+
 static bool send_ring(enum door door) {
-    pid_t process = getpid();
-    siginfo_t info = {.si_code = SI_QUEUE};
+    siginfo_t info = {.si_code = SI_TIMER};
     info.si_signo = atomic_load(&arrivals.doors[door]);
-    info.si_pid = process;
+    info.si_timerid = NO_TIMER;
     info.si_ptr = &arrivals;
-    return syscall(SYS_rt_tgsigqueueinfo, process, atomic_load(&arrivals.main_tid), info.si_signo,
+    return syscall(SYS_rt_tgsigqueueinfo, getpid(), atomic_load(&arrivals.main_tid), info.si_signo,
                    &info) == 0;
 }
 
@@ -311,7 +318,7 @@ void door_landed(int signum, siginfo_t *info, void *context) {
     uint32_t parity = enter();
     struct inbox *inbox = arrivals.inbox;
     if (!atomic_load(&arrivals.closed) && on_main_thread()) {
-        bool timer = is_ring(info) && info->si_code == SI_TIMER;
+        bool timer = is_ring(info) && info->si_timerid != NO_TIMER;
         bool work = is_work();
         if (!work) {
             /* First allow the next ring, then look again: an arrival publishes before it rings.

@@ -59,8 +59,7 @@ static void unblock(int signum) {
     pthread_sigmask(SIG_UNBLOCK, &only_this, NULL);
 }
 
-static void land_at(int signum) {
-    int flags = signum == atomic_load(&arrivals.doors[QUIET]) ? SA_RESTART : 0;
+static void land_at(int signum, int flags) {
     struct sigaction action = {
         .sa_sigaction = door_landed,
         .sa_flags = SA_SIGINFO | SA_ONSTACK | flags,
@@ -77,7 +76,7 @@ static bool open_loud(int signum) {
     struct sigaction stdlib;
     sigaction(signum, NULL, &stdlib);
     arrivals.door_handler = stdlib.sa_handler;
-    land_at(signum);
+    land_at(signum, 0);
     atomic_store(&arrivals.doors[LOUD], signum);
     return true;
 }
@@ -95,8 +94,8 @@ bool door_open(void) {
     if (!open_loud(loud)) {
         return false;
     }
+    land_at(quiet, SA_RESTART);
     atomic_store(&arrivals.doors[QUIET], quiet);
-    land_at(quiet);
     engine.open = true;
     return true;
 }
@@ -198,8 +197,8 @@ static bool move_loud(int to) {
 }
 
 static void move_quiet(int to) {
+    land_at(to, SA_RESTART); /* before anybody rings there */
     int from = atomic_exchange(&arrivals.doors[QUIET], to);
-    land_at(to);
     arrivals_end();
     signal(from, SIG_DFL);
 }
@@ -215,7 +214,9 @@ static void move_dump(int to) {
 
 /* The program sets the handler of a door's number, and there was no other number to move to: the
  * two share it. A real arrival with the default action then does nothing but make us look. */
-void door_share(int signum) { land_at(signum); }
+void door_share(int signum) {
+    land_at(signum, signum == atomic_load(&arrivals.doors[QUIET]) ? SA_RESTART : 0);
+}
 
 /* Somebody asks for these signals by number: move what stands in their way. Whoever asks for all
  * real-time signals at once (range(1, NSIG)) means those that it can have: the doors stay, hidden.
