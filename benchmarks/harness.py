@@ -118,7 +118,7 @@ def _unit(nanoseconds: float) -> tuple[float, str]:
 
 
 def _plain(number: float) -> str:
-    return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
+    return f"{number:,.0f}" if abs(number) >= 100 else f"{number:#.3g}"
 
 
 def show_ns(nanoseconds: float) -> str:

@@ -48,8 +48,9 @@ def as_markdown(rows: Iterable[Row]) -> str:
 
 
 def machine() -> str:
+    kernel = platform.release().partition("-")[0]  # without the builder's own suffix
     return (
-        f"Python {platform.python_version()}, {platform.system()} {platform.release()}, "
+        f"Python {platform.python_version()}, {platform.system()} {kernel}, "
         f"{platform.machine()}, {os.cpu_count()} cores"
     )
 

@@ -126,7 +126,7 @@ del _name, _value
 
 #: SIGINT's handler unless a program sets another: "SIGINT is translated into a KeyboardInterrupt
 #: exception."
-default_int_handler = _sigwright.default_int_handler
+default_int_handler: _Callable[[int, _FrameType | None], _Any] = _sigwright.default_int_handler
 
 
 def signal(signalnum: int, handler: _Handler, /) -> _Handler:
@@ -261,7 +261,7 @@ if hasattr(_sigwright, "alarm"):
     #: called. Returns nothing." Whatever that handler raises comes out of the call. Unix.
     #:
     #: The engine's own function: one of Python's would be in the frame that the handler gets.
-    pause = _sigwright.pause
+    pause: _Callable[[], None] = _sigwright.pause
 else:  # Windows
     del siginterrupt, alarm, setitimer, getitimer
 
