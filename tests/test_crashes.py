@@ -124,8 +124,8 @@ def test_a_ring_while_cpythons_table_says_sig_dfl():
         for _ in range(2000):
             os.kill(os.getpid(), signum)
             worker.kill(signum)
-        until(lambda: stats()[signum]["waiting"] == 0)
-        assert calls == stats()[signum]["deliveries"] == stats()[signum]["arrivals"] == 4000
+        until(lambda: stats()[signum]["deliveries"] == 4000)
+        assert calls == stats()[signum]["arrivals"] == 4000, (calls, stats())
     """)
 
 
@@ -219,31 +219,29 @@ def test_a_signal_between_the_last_look_and_the_system_call_is_slept_over():
 
 
 def test_a_restarting_signal_on_a_worker_breaks_the_main_threads_raw_read():
-    out = succeed("""
+    succeed("""
+        signum = signal.SIGRTMIN + 1
         calls = 0
         def handler(signum, frame):
             global calls
             calls += 1
-        signal.signal(signal.SIGUSR1, handler)
-        signal.siginterrupt(signal.SIGUSR1, False)
+        signal.signal(signum, handler)
+        signal.siginterrupt(signum, False)
         read, write = os.pipe()
         worker = Worker()
         def send():
             time.sleep(0.2)
             for _ in range(50):
-                worker.kill(signal.SIGUSR1)
+                worker.kill(signum)
                 time.sleep(0.002)
             os.write(write, b"xy")
         threading.Thread(target=send).start()
         buffer = ctypes.create_string_buffer(2)
         result = libc.read(read, buffer, 2)
         assert result == 2, (result, ctypes.get_errno())
-        until(lambda: calls > 0)
-        until(lambda: stats()[signal.SIGUSR1]["waiting"] == 0)
-        assert stats()[signal.SIGUSR1]["arrivals"] == 50
-        print(stats()[signal.SIGUSR1])
+        until(lambda: calls == 50)
+        assert stats()[signum]["arrivals"] == 50
     """)
-    assert "arrivals" in out
 
 
 def test_an_interrupting_signal_on_a_worker_leaves_the_main_threads_raw_read_alone():
@@ -854,7 +852,7 @@ def test_a_queue_limit_that_is_reached_keeps_handlers_from_running():
         deadline = time.monotonic() + 10
         while len(calls) < 10:
             assert time.monotonic() < deadline, (len(calls), len(sent))
-            time.sleep(5)
+            time.sleep(1.2)   # it is not cut short, but handlers run meanwhile
         assert max(b - a for a, b in zip(sent, calls, strict=True)) < 1
     """)
 
@@ -921,15 +919,14 @@ def test_after_a_fork_in_a_worker_nobody_is_the_main_thread():
             try:
                 signal.alarm(20)
                 calls = []
-                signal.signal(signal.SIGUSR1, lambda *args: calls.append(args))
+                signal.signal(signal.SIGUSR1, lambda *args: calls.append(time.monotonic()))
                 os.kill(os.getpid(), signal.SIGUSR1)
                 assert len(calls) == 1
                 worker = Worker()
                 started = time.monotonic()
                 threading.Timer(0.1, worker.kill, (signal.SIGUSR1,)).start()
-                while len(calls) < 2:
-                    time.sleep(5)
-                assert time.monotonic() - started < 2
+                time.sleep(1.5)   # it is not cut short, but the handler runs meanwhile
+                assert len(calls) == 2 and calls[1] - started < 1
                 read, write = os.pipe()
                 os.set_blocking(write, False)
                 signal.set_wakeup_fd(write)
@@ -941,11 +938,11 @@ def test_after_a_fork_in_a_worker_nobody_is_the_main_thread():
                 os._exit(1)
             os._exit(0)
         results = []
-        for _ in range(5):
+        for _ in range(2):
             thread = threading.Thread(target=in_worker)
             thread.start()
             thread.join()
-        assert results == [0] * 5, results
+        assert results == [0, 0], results
     """)
 
 

@@ -1,6 +1,6 @@
 /* What happens when a signal arrives: the one file that runs in signal context.
  * Context: signal context, any thread, with or without the GIL, every signal blocked.
- * Callers: the kernel (arrival, door_landed); arrivals_end: the main thread.
+ * Callers: the kernel (arrival, door_landed); delivery.c, in the main thread, arms and asks.
  *
  * The rules here: nothing but POSIX's async-signal-safe functions, syscall() with the numbers
  * below, the engine's own data, no lock, no allocation, no thread-local storage except errno, no
@@ -12,7 +12,6 @@
 #include "arrival.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <ucontext.h>
@@ -50,31 +49,6 @@ static void leave(uint32_t parity) {
     if (!on_main_thread()) {
         atomic_fetch_sub(&arrivals.inbox->in_flight[parity], 1);
     }
-}
-
-static bool wait_for_parity(void) {
-    uint32_t parity = atomic_fetch_add(&arrivals.epoch, 1) & 1;
-    struct timespec pause = {0, 100000};
-    for (int tries = 0; atomic_load(&arrivals.inbox->in_flight[parity]) != 0; tries++) {
-        if (tries > 10000) {
-            return false;
-        }
-        if (tries < 100) {
-            sched_yield();
-        } else {
-            nanosleep(&pause, NULL);
-        }
-    }
-    return true;
-}
-
-bool arrivals_end(void) {
-    /* Twice, since an arrival may have read the epoch just before the flip and counted after it. */
-    bool first = wait_for_parity();
-    bool ended = wait_for_parity() && first;
-    /* What they sent to this thread lands when a system call ends: here, under the old handler. */
-    syscall(SYS_getpid);
-    return ended;
 }
 
 static uint64_t monotonic_ns(void) {
@@ -123,8 +97,12 @@ static bool send_ring(enum door door) {
     info.si_signo = atomic_load(&arrivals.doors[door]);
     info.si_timerid = NO_TIMER;
     info.si_ptr = &arrivals;
-    return syscall(SYS_rt_tgsigqueueinfo, getpid(), atomic_load(&arrivals.main_tid), info.si_signo,
-                   &info) == 0;
+    if (syscall(SYS_rt_tgsigqueueinfo, getpid(), atomic_load(&arrivals.main_tid), info.si_signo,
+                &info) == 0) {
+        return true;
+    }
+    /* RLIMIT_SIGPENDING is reached: only kill() is let through without a place in the queue. */
+    return errno == EAGAIN && kill(getpid(), info.si_signo) == 0;
 }
 
 /* Make the main thread look at the inbox, now.
@@ -143,8 +121,8 @@ static bool send_ring(enum door door) {
 static void ring(int signum) {
     bool restart = (atomic_load(&arrivals.restart) & signal_bit(signum)) != 0;
     struct inbox *inbox = arrivals.inbox;
+    arrivals.door_handler(atomic_load(&arrivals.doors[LOUD]));
     if (on_main_thread()) {
-        arrivals.door_handler(atomic_load(&arrivals.doors[LOUD]));
         if (arrivals.looks_soon) {
             return;
         }
@@ -160,7 +138,7 @@ static void ring(int signum) {
 }
 
 /* One byte for each arrival, after the ring: who wakes up from it must find the signal marked. */
-static void write_wakeup_byte(int signum) {
+void write_wakeup_byte(int signum) {
     uint64_t wakeup = atomic_load(&arrivals.wakeup);
     int fd = (int)(uint32_t)wakeup;
     if (fd == -1) {
@@ -230,7 +208,8 @@ static void write_fault_line(int signum, const siginfo_t *info) {
  * and the default action, which acts when the instruction runs again. A fault in here finds its
  * signal blocked, and the kernel then ends the process by it: there is no recursion. */
 static void fault(int signum, siginfo_t *info, void *context) {
-    if (atomic_load(&arrivals.has_fault_previous) & signal_bit(signum)) {
+    bool chained = (atomic_load(&arrivals.has_fault_previous) & signal_bit(signum)) != 0;
+    if (chained) {
         const struct sigaction *previous = &arrivals.fault_previous[signum];
         if (previous->sa_flags & SA_SIGINFO) {
             previous->sa_sigaction(signum, info, context);
@@ -240,7 +219,7 @@ static void fault(int signum, siginfo_t *info, void *context) {
     }
     write_fault_line(signum, info);
     int dump = atomic_load(&arrivals.dump_signal);
-    if (dump != 0) {
+    if (dump != 0 && !chained) {
         sigset_t only_dump;
         sigemptyset(&only_dump);
         sigaddset(&only_dump, dump);
@@ -286,10 +265,13 @@ void arrival(int signum, siginfo_t *info, void *context) {
         return;
     }
     int saved_errno = errno;
-    uint32_t parity = enter();
     if (is_fault(signum, info)) {
-        fault(signum, info, context);
-    } else if (!atomic_load(&arrivals.closed)) {
+        fault(signum, info, context); /* uncounted: a handler from before may leave it by longjmp */
+        errno = saved_errno;
+        return;
+    }
+    uint32_t parity = enter();
+    if (!atomic_load(&arrivals.closed)) {
         uint64_t thread = (uint64_t)pthread_self();
         int taken = 1;
         take(signum, info, thread);

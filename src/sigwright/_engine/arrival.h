@@ -52,11 +52,8 @@ void door_landed(int signum, siginfo_t *info, void *context);
 
 /* Signal context, or the main thread. */
 void arm_timer(void);
+void write_wakeup_byte(int signum);
 bool arrivals_wait_for_delivery(void);
 bool arrivals_may_interrupt(void);
-
-/* Main thread, GIL: after it, no arrival still uses what was replaced before it. False: one did
- * not end within a second (it is stuck in write() to a blocking wakeup fd). */
-bool arrivals_end(void);
 
 #endif

@@ -35,6 +35,10 @@ static void call_tracer(PyObject *arguments) {
     Py_XDECREF(result);
     Py_XDECREF(arguments);
     ring_if_work();
+    for (; engine.simulated_in_tracer != 0;
+         engine.simulated_in_tracer &= engine.simulated_in_tracer - 1) {
+        arrivals.door_handler(__builtin_ctzll(engine.simulated_in_tracer) + 1);
+    }
 }
 
 static void trace_arrival(int signum, const struct arrival_record *record, bool merged) {
@@ -166,6 +170,11 @@ static bool deliver(PyObject *frame) {
 }
 
 static bool simulate(int signum, PyObject *frame) {
+    if (engine.in_tracer) {
+        engine.simulated_in_tracer |= signal_bit(signum);
+        return true;
+    }
+    write_wakeup_byte(signum); /* the stdlib's would have been written at once */
     arrivals.inbox->queues[signum].simulated++;
     engine.deliveries++;
     return call_handler(signum, frame);

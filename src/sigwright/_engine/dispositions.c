@@ -313,6 +313,9 @@ static PyObject *siginterrupt_(PyObject *module, PyObject *const *args, Py_ssize
         !parse_signal_number(args[0], &signum) || !door_make_room(signal_bit(signum))) {
         return NULL;
     }
+    if (door_hidden() & signal_bit(signum)) {
+        Py_RETURN_NONE; /* from another thread the door cannot move; it is not to change either */
+    }
     struct sigaction action;
     if (sigaction(signum, NULL, &action) == 0) {
         if (is_ours(&action)) {
@@ -377,26 +380,31 @@ bool dispositions_adopt(void) {
     return true;
 }
 
-/* At exit: handlers that are ours become the stdlib's again, as it would have them, and our table
- * lets go of them. */
+/* At exit: handlers that are ours become the stdlib's again, as it would have them. */
 void dispositions_hand_over(void) {
     for (int signum = 1; signum < SIGNALS; signum++) {
         PyObject *handler = engine.handlers[signum];
         struct sigaction now;
-        if (kind_of(handler) >= INTERRUPT && handler != Py_None &&
-            sigaction(signum, NULL, &now) == 0 && is_ours(&now)) {
+        if (kind_of(handler) < INTERRUPT || handler == Py_None ||
+            sigaction(signum, NULL, &now) != 0 || !is_ours(&now)) {
+            continue;
+        }
+        if (!set_stdlib_handler(signum, handler)) {
+            /* A handler that was pending raised. Say so, and once more without it. */
+            PyErr_WriteUnraisable(handler);
             if (!set_stdlib_handler(signum, handler)) {
-                /* A handler that was pending raised. Say so, and once more without it. */
-                PyErr_WriteUnraisable(handler);
-                if (!set_stdlib_handler(signum, handler)) {
-                    PyErr_Clear();
-                }
-            }
-            if (now.sa_flags & SA_RESTART) {
-                Py_XDECREF(PyObject_CallMethod(engine.stdlib, "siginterrupt", "ii", signum, 0));
+                PyErr_Clear();
             }
         }
-        engine.handlers[signum] = Py_NewRef(Py_None);
-        Py_DECREF(handler);
+        if (now.sa_flags & SA_RESTART) {
+            Py_XDECREF(PyObject_CallMethod(engine.stdlib, "siginterrupt", "ii", signum, 0));
+        }
+    }
+}
+
+/* And our table lets go of them. */
+void dispositions_let_go(void) {
+    for (int signum = 1; signum < SIGNALS; signum++) {
+        replace_reference(&engine.handlers[signum], Py_NewRef(Py_None));
     }
 }

@@ -14,6 +14,7 @@
  * The numbers are hidden: masks, sigpending() and valid_signals() never show them, and whoever asks
  * for one by its number gets it: the door moves to another. */
 #include <errno.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -34,6 +35,34 @@ uint64_t door_hidden(void) {
     }
     int dump = atomic_load(&arrivals.dump_signal);
     return hidden | (dump != 0 ? signal_bit(dump) : 0);
+}
+
+static bool wait_for_parity(void) {
+    uint32_t parity = atomic_fetch_add(&arrivals.epoch, 1) & 1;
+    struct timespec pause = {0, 100000};
+    for (int tries = 0; atomic_load(&arrivals.inbox->in_flight[parity]) != 0; tries++) {
+        if (tries > 10000) {
+            return false;
+        }
+        if (tries < 100) {
+            sched_yield();
+        } else {
+            nanosleep(&pause, NULL);
+        }
+    }
+    return true;
+}
+
+/* After it, no arrival on another thread still uses what was replaced before it (an arrival on this
+ * one is over anyway). False: one did not end within a second; it is stuck in write() to a wakeup
+ * fd that blocks. How arrivals are counted: see enter() in arrival.c. */
+bool arrivals_end(void) {
+    /* Twice, since an arrival may have read the epoch just before the flip and counted after it. */
+    bool first = wait_for_parity();
+    bool ended = wait_for_parity() && first;
+    /* What they sent to this thread lands when a system call ends: here, under the old handler. */
+    syscall(SYS_getpid);
+    return ended;
 }
 
 /* A real-time signal that nobody uses, not in `not_these`; 0 where there is none. */

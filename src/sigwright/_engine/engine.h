@@ -16,9 +16,10 @@ struct engine {
     bool closed;        /* the interpreter is ending: everything goes to the stdlib's module */
     bool wiped_on_fork; /* the kernel wipes the inbox in a child; otherwise our hook does */
     bool in_tracer; /* deliver nothing meanwhile: the tracer would swallow what a handler raises */
-    int depth;      /* handlers that run inside one another now */
-    uint64_t deliveries; /* of all signals, ever: pause() asks whether there was one */
-    PyObject *tracer;    /* NULL: none */
+    uint64_t simulated_in_tracer; /* simulated meanwhile: called when the tracer is done */
+    int depth;                    /* handlers that run inside one another now */
+    uint64_t deliveries;          /* of all signals, ever: pause() asks whether there was one */
+    PyObject *tracer;             /* NULL: none */
 
     /* What signal() set, by number: SIG_DFL, SIG_IGN, a callable, or None (not set from Python). */
     PyObject *handlers[SIGNALS];
@@ -49,6 +50,7 @@ bool take_arguments(const char *function, const char *const *names, int count,
                     PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, PyObject **values);
 
 /* door.c */
+bool arrivals_end(void);
 bool door_open(void);
 bool door_make_room(uint64_t asked);
 uint64_t door_hidden(void);
@@ -71,6 +73,7 @@ bool require_main_thread(const char *function);
 void dispositions_read(void);
 bool dispositions_adopt(void);
 void dispositions_hand_over(void);
+void dispositions_let_go(void);
 bool set_stdlib_handler(int signum, PyObject *handler);
 
 /* wakeup.c */

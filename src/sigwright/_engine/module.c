@@ -181,13 +181,21 @@ static PyObject *close_engine(PyObject *module, PyObject *unused) {
     PyObject *type, *value, *traceback;
     (void)PyErr_CheckSignals(); /* what a handler raises now is atexit's to report */
     PyErr_Fetch(&type, &value, &traceback);
-    engine.closed = true;
     if (engine.open) {
         dispositions_hand_over();
-        wakeup_hand_over();
+        arrivals_end(); /* the last that are ours have published */
+        if (arrivals_wait_for_delivery()) {
+            ring_if_work();
+            if (PyErr_CheckSignals() < 0) {
+                PyErr_WriteUnraisable(engine.dispatcher);
+            }
+        }
         atomic_store(&arrivals.closed, true);
         door_close();
+        wakeup_hand_over();
     }
+    engine.closed = true;
+    dispositions_let_go();
     Py_CLEAR(engine.tracer);
     if (type != NULL) {
         PyErr_Restore(type, value, traceback);
