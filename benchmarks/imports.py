@@ -51,7 +51,7 @@ def _process(module: str) -> list[float]:
 
 
 def measure(quick: bool) -> Iterator[Row]:
-    rounds = 10 if quick else 60
+    rounds = 10 if quick else 100
     for what, one in (("the import statement", _import), ("a whole process", _process)):
         theirs, ours = in_turn(rounds, [partial(one, "signal"), partial(one, "sigwright")])
         over = Times.of(ours).median - Times.of(theirs).median

@@ -73,7 +73,7 @@ def undefined(binary: Path) -> set[str]:
 @pytest.mark.parametrize("flags", [RELEASE, DEBUG], ids=["release", "debug"])
 def test_arrivals_call_nothing_that_is_not_safe_in_signal_context(flags, tmp_path):
     binary = compiled(ARRIVAL.read_text(), tmp_path, *flags)
-        assert undefined(binary) - ALLOWED == set()
+    assert undefined(binary) - ALLOWED == set()
     assert {"syscall", "__errno_location", "write"} <= undefined(binary)  # it was read at all
 
 

@@ -23,15 +23,16 @@ bool parse_int(PyObject *object, int *value) {
     return true;
 }
 
-bool parse_signal_number(PyObject *object, int *signum) {
-    if (!parse_int(object, signum)) {
-        return false;
-    }
-    if (*signum < 1 || *signum >= SIGNALS) {
+bool in_range(int signum) {
+    if (signum < 1 || signum >= SIGNALS) {
         PyErr_SetString(PyExc_ValueError, "signal number out of range");
         return false;
     }
     return true;
+}
+
+bool parse_signal_number(PyObject *object, int *signum) {
+    return parse_int(object, signum) && in_range(*signum);
 }
 
 /* Seconds, int or float, to nanoseconds, rounded up: a time limit must not end early. */

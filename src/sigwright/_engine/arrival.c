@@ -13,7 +13,6 @@
 
 #include <errno.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -49,12 +48,6 @@ static void leave(uint32_t parity) {
     if (!on_main_thread()) {
         atomic_fetch_sub(&arrivals.inbox->in_flight[parity], 1);
     }
-}
-
-static uint64_t monotonic_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
 }
 
 static void set_timer(uint32_t delay_us) {

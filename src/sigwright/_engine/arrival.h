@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include "inbox.h"
 
@@ -41,10 +42,18 @@ struct arrival_state {
 
     struct sigaction fault_previous[SIGNALS]; /* a C handler from before ours, for real faults */
     _Atomic uint64_t has_fault_previous;
+    /* For arrivals_end(): who replaces the wakeup fd, a door or the timer, or closes, waits until
+     * no arrival still uses the old one. */
     _Atomic uint32_t epoch;
 };
 
 extern struct arrival_state arrivals;
+
+static inline uint64_t monotonic_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
+}
 
 /* The OS-level handlers: only the kernel calls them. */
 void arrival(int signum, siginfo_t *info, void *context);

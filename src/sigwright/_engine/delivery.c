@@ -8,21 +8,9 @@
  * handler returns. */
 #define NESTED_MAX 64
 
-static void count_deliveries(struct inbox_queue *queue, uint64_t merged) {
-    queue->deliveries++;
-    queue->merges += merged;
-    engine.deliveries++;
-}
-
 static bool is_callable_handler(PyObject *handler) {
     return handler != NULL && handler != Py_None && handler != engine.sig_dfl &&
            handler != engine.sig_ign;
-}
-
-static uint64_t monotonic_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
 }
 
 static void call_tracer(PyObject *arguments) {
@@ -48,8 +36,8 @@ static void trace_arrival(int signum, const struct arrival_record *record, bool 
      */
     bool has_sender = info.si_code <= 0 ? info.si_code != SI_TIMER : signum == SIGCHLD;
     call_tracer(Py_BuildValue(
-        "(siiiiKKKO)", "arrival", signum, info.si_code, has_sender ? (int)info.si_pid : 0,
-        has_sender ? (int)info.si_uid : 0, (unsigned long long)record->monotonic_ns,
+        "(siiiIKKKO)", "arrival", signum, info.si_code, has_sender ? (int)info.si_pid : 0,
+        has_sender ? (unsigned)info.si_uid : 0U, (unsigned long long)record->monotonic_ns,
         (unsigned long long)record->thread,
         (unsigned long long)(monotonic_ns() - record->monotonic_ns), merged ? Py_True : Py_False));
 }
@@ -118,7 +106,9 @@ static bool deliver_one(int signum, PyObject *frame) {
         report_race(signum);
         return true;
     }
-    count_deliveries(queue, merged);
+    queue->deliveries++;
+    queue->merges += merged;
+    engine.deliveries++;
     if (signum < arrivals.first_realtime) {
         return call_handler(signum, frame);
     }

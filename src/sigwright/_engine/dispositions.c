@@ -141,9 +141,6 @@ static bool change(int signum, PyObject *handler) {
     enum kind kind = kind_of(handler);
     PyObject *old = engine.handlers[signum];
     bool arrives = kind == INTERRUPT || kind == CALLABLE;
-    if (arrives && !need_slots(signum)) {
-        return false;
-    }
     if (arrives && is_fault_signal(signum)) {
         prepare_for_faults(signum);
     }
@@ -156,7 +153,7 @@ static bool change(int signum, PyObject *handler) {
     }
     if (arrives) {
         door_need_timer();
-        return set_kernel_handler(signum, false);
+        return need_slots(signum) && set_kernel_handler(signum, false);
     }
     return true;
 }
@@ -233,8 +230,7 @@ static PyObject *signal_(PyObject *module, PyObject *const *args, Py_ssize_t nar
     if (!require_main_thread("signal")) {
         return NULL;
     }
-    if (signum < 1 || signum >= SIGNALS) {
-        PyErr_SetString(PyExc_ValueError, "signal number out of range");
+    if (!in_range(signum)) {
         return NULL;
     }
     PyObject *handler = read_handler(values[1]);
@@ -309,8 +305,8 @@ static PyObject *siginterrupt_(PyObject *module, PyObject *const *args, Py_ssize
         PyErr_Format(PyExc_TypeError, "siginterrupt expected 2 arguments, got %zd", nargs);
         return NULL;
     }
-    if (!parse_int(args[0], &signum) || !parse_int(args[1], &flag) ||
-        !parse_signal_number(args[0], &signum) || !door_make_room(signal_bit(signum))) {
+    if (!parse_int(args[0], &signum) || !parse_int(args[1], &flag) || !in_range(signum) ||
+        !door_make_room(signal_bit(signum))) {
         return NULL;
     }
     if (door_hidden() & signal_bit(signum)) {
@@ -398,6 +394,7 @@ void dispositions_hand_over(void) {
         }
         if (now.sa_flags & SA_RESTART) {
             Py_XDECREF(PyObject_CallMethod(engine.stdlib, "siginterrupt", "ii", signum, 0));
+            PyErr_Clear();
         }
     }
 }

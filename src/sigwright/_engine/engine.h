@@ -44,6 +44,7 @@ static inline void replace_reference(PyObject **place, PyObject *value) {
 
 /* arguments.c */
 bool parse_int(PyObject *object, int *value);
+bool in_range(int signum);
 bool parse_signal_number(PyObject *object, int *signum);
 bool parse_seconds(PyObject *object, int64_t *nanoseconds);
 bool take_arguments(const char *function, const char *const *names, int count,

@@ -286,7 +286,11 @@ static bool open_or_defer(void) {
         return false;
     }
     PyErr_Clear();
-    return Py_AddPendingCall(open_later, NULL) == 0;
+    if (Py_AddPendingCall(open_later, NULL) < 0) {
+        PyErr_SetString(PyExc_ImportError, "the interpreter's queue of pending calls is full");
+        return false;
+    }
+    return true;
 }
 
 static bool start(PyObject *module, PyObject *stdlib, PyObject *signals) {

@@ -2,7 +2,6 @@
  * Context: any thread, with the GIL (released while waiting).
  * Callers: Python. */
 #include <errno.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "sets.h"
@@ -116,12 +115,6 @@ static PyObject *sigwaitinfo_(PyObject *module, PyObject *argument) {
     }
 }
 
-static int64_t monotonic_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
 PyDoc_STRVAR(
     sigtimedwait_doc,
     "sigtimedwait(sigset, timeout, /)\n--\n\n"
@@ -151,7 +144,7 @@ static PyObject *sigtimedwait_(PyObject *module, PyObject *const *args, Py_ssize
         PyErr_SetString(PyExc_ValueError, "timeout must be non-negative");
         return NULL;
     }
-    if (__builtin_add_overflow(monotonic_ns(), timeout, &deadline)) {
+    if (__builtin_add_overflow((int64_t)monotonic_ns(), timeout, &deadline)) {
         deadline = INT64_MAX;
     }
     for (;;) {
@@ -173,7 +166,7 @@ static PyObject *sigtimedwait_(PyObject *module, PyObject *const *args, Py_ssize
         if (PyErr_CheckSignals() < 0) {
             return NULL;
         }
-        timeout = deadline - monotonic_ns();
+        timeout = deadline - (int64_t)monotonic_ns();
         timeout = timeout > 0 ? timeout : 0;
     }
 }
