@@ -242,5 +242,5 @@ def readme(session: nox.Session) -> None:
 @nox.session(python=("3.11", "3.13"))
 def bench(session: nox.Session) -> None:
     """The benchmarks beside the stdlib's `signal`, interleaved in one run."""
-    session.install(".[bench]")
+    session.install(".")
     session.run("python", "benchmarks/run.py", *session.posargs)

@@ -29,7 +29,9 @@ SUITES = [
     "test_bad_input.py",
     "test_parity.py",
     "test_standin.py",
+    "test_run.py",
     "seed",
+    "oracle",
 ]
 
 ASAN_OPTIONS = {
@@ -119,18 +121,27 @@ def run_tests(python: Path, folder: Path, arguments: list[str]) -> int:
         UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1",
         PYTHONMALLOC="malloc",  # each object its own block: what is freed is known to be
     )
-    proof = (
-        "import sigwright, ctypes;"
-        "maps = open('/proc/self/maps').read();"
-        f"assert 'libasan' in maps or 'clang_rt.asan' in maps, maps;"
-        f"assert sigwright._engine.__file__.startswith({str(folder)!r}), sigwright._engine.__file__"
-    )
-    call(python, "-c", proof, check=True, env=environment)
+    prove(python, folder, environment)
     suites = [TESTS / suite for suite in SUITES]
     command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", ROOT / "pyproject.toml"]
     # A sanitizer's report is in the stderr of some child: tests that expect a death by a signal see
     # exit status 99 instead, and fail.
     return call(*command, *(arguments or suites), env=environment, cwd=folder)
+
+
+def prove(python: Path, folder: Path, environment: dict[str, str]) -> None:
+    """The engine that is imported is the one with sanitizers, and they see what they should."""
+    where = "import sigwright._engine as engine; print(engine.__file__)"
+    engine = subprocess.run(
+        [python, "-c", where], check=True, capture_output=True, text=True, env=environment
+    ).stdout.strip()
+    assert engine.startswith(str(folder)), engine
+    binary = Path(engine).read_bytes()
+    assert b"__asan_report_store8" in binary and b"__ubsan_handle" in binary
+    overflow = "import ctypes; libc = ctypes.CDLL(None); libc.malloc.restype = ctypes.c_void_p; "
+    overflow += "libc.memset(ctypes.c_void_p(libc.malloc(8)), 0, 64)"
+    seen = subprocess.run([python, "-c", overflow], capture_output=True, text=True, env=environment)
+    assert seen.returncode == 99 and "heap-buffer-overflow" in seen.stderr, seen
 
 
 def run_harness(folder: Path) -> int:

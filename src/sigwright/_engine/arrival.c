@@ -100,11 +100,11 @@ static bool send_ring(enum door door) {
 
 /* Make the main thread look at the inbox, now.
  *
- * On the main thread CPython's own C handler does it: it marks the door as tripped and sets the
- * interpreter's breaker. From another thread that handler is not enough: on 3.11 and 3.12 a busy
- * main thread does not see it, on all versions a sleeping one does not. So the main thread is sent
- * a door, which lands in door_landed() there and breaks its system call. One such ring is under way
- * at most.
+ * CPython's own C handler marks the door as tripped and sets the interpreter's breaker. From
+ * another thread that is not enough: on 3.11 and 3.12 a busy main thread does not see it before it
+ * has given up the GIL once, on all versions a sleeping one does not. So the main thread is sent a
+ * door as well, which lands in door_landed() there and breaks its system call. One such ring is
+ * under way at most.
  *
  * Between the interpreter's last look and a system call lies a gap in which a signal on the main
  * thread breaks nothing, and the call may sleep for ever. The timer closes it: it rings again until
@@ -146,6 +146,8 @@ void write_wakeup_byte(int signum) {
         ((wakeup & WAKEUP_WARN_FULL) || (errno != EAGAIN && errno != EWOULDBLOCK))) {
         atomic_store(&arrivals.inbox->wakeup_errno, errno);
         atomic_fetch_add(&arrivals.inbox->wakeup_failures, 1);
+        /* The main thread may have answered the ring before the write failed. */
+        arrivals.door_handler(atomic_load(&arrivals.doors[LOUD]));
     }
 }
 
@@ -197,9 +199,10 @@ static void write_fault_line(int signum, const siginfo_t *info) {
     (void)ignored;
 }
 
-/* A C handler from before ours goes first (faulthandler, a library's own); then a line, all stacks,
- * and the default action, which acts when the instruction runs again. A fault in here finds its
- * signal blocked, and the kernel then ends the process by it: there is no recursion. */
+/* A C handler from before ours goes first (faulthandler, a library's own); then a line, all stacks
+ * where there was none to write them, and the default action, which acts when the instruction runs
+ * again. A fault in here finds its signal blocked, and the kernel then ends the process by it:
+ * there is no recursion. */
 static void fault(int signum, siginfo_t *info, void *context) {
     bool chained = (atomic_load(&arrivals.has_fault_previous) & signal_bit(signum)) != 0;
     if (chained) {
@@ -246,8 +249,10 @@ static int drain(int signum, const ucontext_t *context, uint64_t thread) {
     int taken = 0;
     while (taken < DRAIN_MAX &&
            syscall(SYS_rt_sigtimedwait, &only_this, &info, &at_once, sizeof only_this) == signum) {
-        take(signum, &info, thread);
-        taken++;
+        if (!is_ring(&info)) { /* a ring on a number that is shared: we ring in any case */
+            take(signum, &info, thread);
+            taken++;
+        }
     }
     return taken;
 }
