@@ -1,4 +1,4 @@
-"""What arrival.c may call, read off its object file, so that the rule for signal context cannot rot."""
+"""What arrival.c may call, read off its object file: the rule for signal context cannot rot."""
 
 import os
 import re

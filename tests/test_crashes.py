@@ -347,9 +347,10 @@ def test_real_time_signals_30_microseconds_apart_with_a_slow_handler():
     succeed("""
         running = deepest = 0
         numbers = []
-        signal._engine.set_tracer(
-            lambda event, signum, *details: numbers.append(details[3]) if event == "arrival" else None
-        )
+        def tracer(event, signum, *details):
+            if event == "arrival":
+                numbers.append(details[3])   # when it arrived
+        signal._engine.set_tracer(tracer)
         def handler(signum, frame):
             global running, deepest
             running += 1
@@ -757,7 +758,9 @@ def test_a_door_is_in_the_way_of_who_asks_for_it_by_number():
     """)
 
 
-@pytest.mark.parametrize("wait", ["sigwait({door})", "sigwaitinfo({door})", "sigtimedwait({door}, 5)"])
+@pytest.mark.parametrize(
+    "wait", ["sigwait({door})", "sigwaitinfo({door})", "sigtimedwait({door}, 5)"]
+)
 def test_a_wait_for_exactly_a_doors_number_never_ends(wait):
     succeed(f"""
         signal.signal(signal.SIGUSR1, lambda *args: calls.append(args))

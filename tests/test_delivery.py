@@ -1,8 +1,10 @@
 """Delivery, where it could go wrong: what waits behind a handler that raises; rings that cross."""
 
 import asyncio
+import ctypes
 import gc
 import os
+import shutil
 import signal as stdlib
 import subprocess
 import sys
@@ -99,6 +101,51 @@ def test_rings_from_a_worker_that_cross_delivery_leave_no_signal_behind():
             pass
         last.join()
         assert count > before, signal._engine.stats()[signal.SIGUSR1]
+
+
+_STORM_AND_STAY = """
+#include <signal.h>
+#include <time.h>
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec + t.tv_nsec / 1e9;
+}
+void storm_and_stay(int signum, int times, double seconds) {
+    for (int i = 0; i < times; i++) {
+        raise(signum);
+        for (double end = now() + 2e-4; now() < end;) {}
+    }
+    for (double end = now() + seconds; now() < end;) {}
+}
+"""
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.skipif(shutil.which("cc") is None, reason="the storm is C, and there is no compiler")
+@pytest.mark.parametrize("interrupting", [True, False])
+def test_an_arrival_on_a_worker_does_not_hide_an_earlier_one_from_a_busy_main_thread(
+    interrupting, tmp_path
+):
+    """On 3.11 and 3.12 CPython's own C handler clears the main thread's breaker from a worker.
+
+    Nobody switches the GIL here (that would hide it): the worker is in C all the time.
+    """
+    (tmp_path / "storm.c").write_text(_STORM_AND_STAY)
+    command = ["cc", "-O1", "-shared", "-fPIC", "storm.c", "-o", "storm.so"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    storm = ctypes.CDLL(str(tmp_path / "storm.so")).storm_and_stay
+    storm.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_double)
+    signal.signal(signal.SIGUSR1, lambda signum, frame: None)
+    signal.siginterrupt(signal.SIGUSR1, interrupting)
+    for _ in range(10):
+        worker = threading.Thread(target=storm, args=(signal.SIGUSR1, 200, 0.15))
+        worker.start()
+        end = time.monotonic() + 0.12
+        while time.monotonic() < end:
+            pass
+        assert signal._engine.stats()[signal.SIGUSR1]["waiting"] == 0
+        worker.join()
 
 
 def test_install_inside_a_running_loop_keeps_its_signal_handlers():

@@ -68,7 +68,9 @@ def test_the_queue_has_a_data_race(tmp_path):
 
 def test_a_position_that_is_not_claimed_is_seen(tmp_path):
     header = (ENGINE / "inbox.h").read_text()
-    claim = re.search(r"atomic_compare_exchange_weak_explicit\(&queue->tail.*?\)", header, re.DOTALL)
+    claim = re.search(
+        r"atomic_compare_exchange_weak_explicit\(&queue->tail.*?\)", header, re.DOTALL
+    )
     change = (claim[0], "(atomic_store(&queue->tail, position + 1), true)")
     result = run(compiled(tmp_path, "-O3", change=change), 400_000, seconds=3)
     assert result.returncode != 0  # a check, or the hang's SIGALRM

@@ -2,10 +2,11 @@
  * Context: plain threads in the place of signal handlers; an inbox is the same to both.
  * Callers: tests/test_inbox_harness.py, and tests/sanitizers/run.py with ThreadSanitizer.
  *
- * Usage: inbox_harness RECORDS SECONDS. Each of PRODUCERS threads pushes RECORDS records, round robin
- * to SIGNALS_USED signals, with its own number and a sequence number in siginfo's si_pid and si_uid.
- * A full queue refuses; the producer counts that, and gives up or tries again. Then: for each signal, pushed = taken; and of each producer the sequence numbers of
- * one signal come in order, none twice, and only those missing that were refused. */
+ * Usage: inbox_harness RECORDS SECONDS. Each of PRODUCERS threads pushes RECORDS records, round
+ * robin to SIGNALS_USED signals, with its own number and a sequence number in siginfo's si_pid and
+ * si_uid. A full queue refuses; the producer counts that, and gives up or tries again. Then: for
+ * each signal, pushed = taken; and of each producer the sequence numbers of one signal come in
+ * order, none twice, and only those missing that were refused. */
 #include <inttypes.h>
 #include <pthread.h>
 #include <sched.h>
@@ -105,8 +106,8 @@ static void check(int signum, const struct arrival_record *record) {
         fail("a record in another signal's queue", signum, sequence, 0);
     }
     uint32_t *before = &last[which][producer];
-    uint32_t next = *before == 0 ? (which == 0 ? SIGNALS_USED : (uint32_t)which)
-                                 : *before + SIGNALS_USED;
+    uint32_t next =
+        *before == 0 ? (which == 0 ? SIGNALS_USED : (uint32_t)which) : *before + SIGNALS_USED;
     if (sequence < next || (which != GIVES_UP && sequence != next)) {
         fail("out of order", signum, sequence, next);
     }
@@ -142,7 +143,8 @@ static void consume(void) {
             nanosleep(&pause, NULL);
         }
     }
-    /* `ready` alone must lead to the rest: a bit that was cleared wrongly hides records for ever. */
+    /* `ready` alone must lead to the rest: a bit that was cleared wrongly hides records for ever.
+     */
     while (take_one(all)) {
     }
 }

@@ -1,9 +1,9 @@
 """The engine under sanitizers: `python tests/sanitizers/run.py`. What follows goes to pytest.
 
 AddressSanitizer and UndefinedBehaviorSanitizer: the package is built with them into an environment
-that is thrown away, and tests run in it. ThreadSanitizer: the lock-free parts alone, in a C harness;
-under it a Python process would not do, since it delivers signals late and merges queued ones, which
-is just what is to be tested.
+that is thrown away, and tests run in it. ThreadSanitizer: the lock-free parts alone, in a C
+harness; under it a Python process would not do, since it delivers signals late and merges queued
+ones, which is just what is to be tested.
 """
 
 import os
@@ -123,7 +123,16 @@ def run_tests(python: Path, folder: Path, arguments: list[str]) -> int:
     )
     prove(python, folder, environment)
     suites = [TESTS / suite for suite in SUITES]
-    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", ROOT / "pyproject.toml"]
+    command = [
+        python,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-c",
+        ROOT / "pyproject.toml",
+    ]
     # A sanitizer's report is in the stderr of some child: tests that expect a death by a signal see
     # exit status 99 instead, and fail.
     return call(*command, *(arguments or suites), env=environment, cwd=folder)

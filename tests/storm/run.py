@@ -24,6 +24,7 @@ import mmap
 import os
 import platform
 import random
+import signal
 import sys
 import threading
 import time
@@ -113,26 +114,18 @@ def send(shared: memoryview, index: int, receiver: int, total: int, seed: int) -
 
 
 def ordered_signal() -> int:
-    import signal
-
     return signal.SIGRTMIN + 1
 
 
 def sender_signal(index: int) -> int:
-    import signal
-
     return signal.SIGRTMIN + 2 + index
 
 
 def thread_signal() -> int:
-    import signal
-
     return signal.SIGRTMIN + 2 + SENDERS
 
 
 def standard_signals() -> list[int]:
-    import signal
-
     return [signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP]
 
 
@@ -272,16 +265,15 @@ class Receiver:
 
     def be_child(self) -> None:
         """Of what came to the parent nothing is here; of our own storm, all is."""
-        # No faulthandler.dump_traceback_later() in a forked child: it waits for the parent's thread.
+        # No faulthandler.dump_traceback_later() here: it would wait for a thread of the parent's.
         self.signal.alarm(CHILD_SECONDS)
         calls = dict.fromkeys(self.signals, 0)
 
         def handler(signum, frame):
             calls[signum] += 1
 
-        before = self.engine.stats()
-        for count in before.values():
-            assert not any(count.values()), f"the parent's arrivals are in the child: {before}"
+        before = [sum(count.values()) for count in self.engine.stats().values()]
+        assert not any(before), f"the parent's arrivals are in the child: {before}"
         for signum in self.signals:
             self.signal.signal(signum, handler)
         realtime = [signum for signum in self.signals if signum >= self.signal.SIGRTMIN]
@@ -297,7 +289,7 @@ class Receiver:
         for _ in range(sent):
             os.kill(os.getpid(), self.signal.SIGUSR1)
         thread.join()
-        while any(calls[signum] < sent for signum in realtime):
+        while min(calls[signum] for signum in realtime) < sent:
             time.sleep(0.0005)
         for signum, count in self.engine.stats().items():
             assert_adds_up(signum, count)
@@ -375,20 +367,34 @@ def start(function, *args) -> int:
         os._exit(status)
 
 
-def wait_for(pid: int, deadline: float) -> int | None:
-    while time.monotonic() < deadline:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.02)
-    return None
+def wait(receiver: int, senders: list[int], shared: memoryview, deadline: float) -> list[str]:
+    """Until all have ended; tell the receiver when the senders have. What went wrong."""
+    running = {receiver: "the receiver", **dict.fromkeys(senders, "a sender")}
+    failures = []
+    while running and not failures:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid:
+            name, code = running.pop(pid), os.waitstatus_to_exitcode(status)
+            if code != 0:
+                failures.append(f"{name} ended with {code}")
+        elif time.monotonic() > deadline:
+            failures.append("it hangs")
+        else:
+            time.sleep(0.01)
+        shared[STOP] = not set(senders) & set(running)
+    for pid in running:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    return failures
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Send signals, and account for every one.")
     parser.add_argument("--signals", type=int, default=100_000, help="how many in all")
     parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--seconds", type=float, default=None, help="a storm longer than this hangs")
+    parser.add_argument(
+        "--seconds", type=float, default=None, help="a storm longer than this hangs"
+    )
     options = parser.parse_args()
     if _syscall_number is None:
         print(f"the number of rt_sigqueueinfo is not known here for {platform.machine()}")
@@ -403,22 +409,10 @@ def main() -> int:
     senders = [
         start(send, shared, index, receiver, options.signals, seed) for index in range(SENDERS)
     ]
-    deadline = started + limit + 5
-    codes = []
-    ended_early = False
-    for sender in senders:
-        # A receiver that has died makes its senders fail: kill() says so.
-        codes.append(wait_for(sender, deadline))
-    shared[STOP] = 1
-    codes.append(wait_for(receiver, deadline))
-    for pid, code in zip([*senders, receiver], codes, strict=True):
-        if code is None:
-            os.kill(pid, 9)
-            os.waitpid(pid, 0)
-            ended_early = True
+    failures = wait(receiver, senders, shared, started + limit + 5)
     print(f"{time.monotonic() - started:.1f} s", flush=True)
-    if ended_early or any(codes):
-        print(f"FAILED with seed {seed}: exit codes of senders and receiver {codes}")
+    if failures:
+        print(f"FAILED with seed {seed}: {', '.join(failures)}")
         return 1
     return 0
 

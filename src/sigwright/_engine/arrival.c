@@ -100,10 +100,11 @@ static bool send_ring(enum door door) {
 
 /* Make the main thread look at the inbox, now.
  *
- * CPython's own C handler marks the door as tripped and sets the interpreter's breaker. From
- * another thread that is not enough: on 3.11 and 3.12 a busy main thread does not see it before it
- * has given up the GIL once, on all versions a sleeping one does not. So the main thread is sent a
- * door as well, which lands in door_landed() there and breaks its system call. One such ring is
+ * On the main thread CPython's own C handler does it: it marks the door as tripped and sets the
+ * interpreter's breaker. From another thread that is not enough: a main thread that sleeps does not
+ * see it. And up to 3.12 it does harm there: it computes the breaker anew for the thread that it is
+ * on, which may not handle signals, and so clears what the main thread had. So the main thread is
+ * sent a door, which lands in door_landed() there and breaks its system call. One such ring is
  * under way at most.
  *
  * Between the interpreter's last look and a system call lies a gap in which a signal on the main
@@ -111,21 +112,21 @@ static bool send_ring(enum door door) {
  * delivery has run. It also works where a ring fails, with RLIMIT_SIGPENDING reached: the kernel
  * gave the timer its queue entry when it was made. Signals set to restart (siginterrupt) ask that
  * system calls go on: no timer for them, and the quiet door, which has SA_RESTART. */
+static void tell_main_thread(enum door door) {
+    struct inbox *inbox = arrivals.inbox;
+    bool here = on_main_thread();
+    if (here || arrivals.marks_anywhere) {
+        arrivals.door_handler(atomic_load(&arrivals.doors[LOUD]));
+    }
+    if (!here && atomic_exchange(&inbox->rung[door], 1) == 0 && !send_ring(door)) {
+        atomic_store(&inbox->rung[door], 0);
+    }
+}
+
 static void ring(int signum) {
     bool restart = (atomic_load(&arrivals.restart) & signal_bit(signum)) != 0;
-    struct inbox *inbox = arrivals.inbox;
-    arrivals.door_handler(atomic_load(&arrivals.doors[LOUD]));
-    if (on_main_thread()) {
-        if (arrivals.looks_soon) {
-            return;
-        }
-    } else {
-        enum door door = restart ? QUIET : LOUD;
-        if (atomic_exchange(&inbox->rung[door], 1) == 0 && !send_ring(door)) {
-            atomic_store(&inbox->rung[door], 0);
-        }
-    }
-    if (!restart) {
+    tell_main_thread(restart ? QUIET : LOUD);
+    if (!restart && !(arrivals.looks_soon && on_main_thread())) {
         arm_timer();
     }
 }
@@ -147,7 +148,7 @@ void write_wakeup_byte(int signum) {
         atomic_store(&arrivals.inbox->wakeup_errno, errno);
         atomic_fetch_add(&arrivals.inbox->wakeup_failures, 1);
         /* The main thread may have answered the ring before the write failed. */
-        arrivals.door_handler(atomic_load(&arrivals.doors[LOUD]));
+        tell_main_thread(LOUD);
     }
 }
 

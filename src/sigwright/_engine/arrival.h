@@ -29,6 +29,7 @@ struct arrival_state {
     _Atomic pid_t main_tid;
     _Atomic int doors[2];
     void (*door_handler)(int); /* CPython's own C handler, which makes the interpreter look */
+    bool marks_anywhere;       /* it may be called on any thread: from 3.13 on */
     _Atomic int timer;         /* the kernel's number of the timer that repeats the ring; or -1 */
     _Atomic int dump_signal;   /* raises faulthandler's dump of all stacks; or 0 */
     _Atomic bool closed;       /* the interpreter is ending: record and ring nothing any more */

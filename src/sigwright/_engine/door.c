@@ -119,6 +119,7 @@ bool door_open(void) {
         return false;
     }
     arrivals.main_thread = pthread_self();
+    arrivals.marks_anywhere = Py_Version >= 0x030D0000;
     atomic_store(&arrivals.main_tid, (pid_t)syscall(SYS_gettid));
     if (!open_loud(loud)) {
         return false;
