@@ -37,9 +37,9 @@ def read_one_byte():
     late.join()
     os.close(reader)
     os.close(writer)
-    return (
-        f"restarted, read {buffer.raw!r}" if count == 1 else f"interrupted, {errno.errorcode[error]}"
-    )
+    if count == 1:
+        return f"restarted, read {buffer.raw!r}"
+    return f"interrupted, {errno.errorcode[error]}"
 
 
 signal.signal(signal.SIGALRM, handler)
