@@ -64,7 +64,8 @@ def make_root(folder: Path) -> Path:
     unfinished.parent.mkdir(parents=True, exist_ok=True)
     mirror = os.environ.get("SIGWRIGHT_DEBIAN_MIRROR")
     run_alone(
-        *("debootstrap", "--variant=minbase", "sid", str(unfinished)), *([mirror] if mirror else [])
+        *("env", "-u", "TMPDIR", "debootstrap", "--variant=minbase", "sid", str(unfinished)),
+        *([mirror] if mirror else []),
     )
     (unfinished / "etc/apt/apt.conf.d/90sigwright").write_text(
         # A mirror of sid that stands still, as a snapshot does, has a Release file past its date.
@@ -72,7 +73,8 @@ def make_root(folder: Path) -> Path:
     )
     for command in (("update",), ("install", "--yes", *PACKAGES), ("clean",)):
         run_alone(
-            *("chroot", str(unfinished), "env", "DEBIAN_FRONTEND=noninteractive"),
+            # A TMPDIR of ours (nox sets one) does not exist in there, and dpkg would fail for it.
+            *("chroot", str(unfinished), "env", "-u", "TMPDIR", "DEBIAN_FRONTEND=noninteractive"),
             *("LC_ALL=C.UTF-8", "apt-get", "--quiet", *command),
         )
     marker(unfinished).write_text("\n".join(PACKAGES))
