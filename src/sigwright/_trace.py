@@ -125,7 +125,8 @@ class _Trace:
         if pid == os.getpid():
             return "itself"
         if pid == 0:
-            return "a process outside this PID namespace"
+            # The kernel says so of both; with its queue full (RLIMIT_SIGPENDING) it knows no more.
+            return "an unknown process (another PID namespace's, or the kernel's queue is full)"
         return f"pid {pid} ({_command(pid)}, user {self._user(uid)})"
 
     def _user(self, uid: int) -> str:
