@@ -204,7 +204,30 @@ static PyObject *close_engine(PyObject *module, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
-static PyObject *adopt(PyObject *module, PyObject *unused);
+/* Main thread. False with an exception set: ValueError anywhere else. */
+bool engine_open(void) {
+    bool wakeup_in_use;
+    return door_open() && wakeup_take_over(true, &wakeup_in_use) &&
+           (wakeup_in_use || dispositions_adopt());
+}
+
+/* For install(): from now on the stdlib module's functions are ours, so that what was set through
+ * them so far becomes ours too. */
+static PyObject *adopt(PyObject *module, PyObject *unused) {
+    (void)module;
+    (void)unused;
+    bool wakeup_in_use;
+    if (!engine.closed && require_main_thread("install")) {
+        dispositions_read();
+        if (!wakeup_take_over(false, &wakeup_in_use) || !dispositions_adopt()) {
+            return NULL;
+        }
+    }
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
 
 static PyMethodDef private_methods[] = {
     {"adopt", adopt, METH_NOARGS,
@@ -245,31 +268,6 @@ static bool register_hooks(PyObject *module) {
     Py_XDECREF(atexit);
     Py_XDECREF(os);
     return registered;
-}
-
-/* Main thread. False with an exception set: ValueError anywhere else. */
-bool engine_open(void) {
-    bool wakeup_in_use;
-    return door_open() && wakeup_take_over(true, &wakeup_in_use) &&
-           (wakeup_in_use || dispositions_adopt());
-}
-
-/* For install(): from now on the stdlib module's functions are ours, so that what was set through
- * them so far becomes ours too. */
-static PyObject *adopt(PyObject *module, PyObject *unused) {
-    (void)module;
-    (void)unused;
-    bool wakeup_in_use;
-    if (!engine.closed && require_main_thread("install")) {
-        dispositions_read();
-        if (!wakeup_take_over(false, &wakeup_in_use) || !dispositions_adopt()) {
-            return NULL;
-        }
-    }
-    if (PyErr_Occurred()) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
 }
 
 /* Imported off the main thread: the main thread opens the doors at its next safe point. */
