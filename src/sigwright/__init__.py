@@ -24,7 +24,8 @@ True
 of `signal` for every library of the process.
 """
 
-# The stdlib's names, for this platform; a name that the platform lacks is absent here as well.
+# The stdlib's names, for this platform; a name that the platform lacks is absent here as well, so
+# they cannot be listed one by one: the engine's __all__ lists them.
 from ._engine import *  # noqa: F403
 from .standin import install as install
 from .standin import uninstall as uninstall
