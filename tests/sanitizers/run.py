@@ -6,6 +6,7 @@ harness; under it a Python process would not do, since it delivers signals late 
 ones, which is just what is to be tested.
 """
 
+import importlib.util
 import os
 import shlex
 import shutil
@@ -92,11 +93,8 @@ def build(folder: Path) -> Path:
 
 
 def has_build_tools() -> bool:
-    try:
-        import mesonpy  # noqa: F401
-    except ImportError:
-        return False
-    return shutil.which("meson") is not None and shutil.which("ninja") is not None
+    programs = shutil.which("meson") is not None and shutil.which("ninja") is not None
+    return programs and importlib.util.find_spec("mesonpy") is not None
 
 
 def runtime_library(name: str) -> str:
