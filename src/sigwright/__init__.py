@@ -24,8 +24,46 @@ True
 of `signal` for every library of the process.
 """
 
+from . import _engine
+
 # The stdlib's names, for this platform; a name that the platform lacks is absent here as well, so
 # they cannot be listed one by one: the engine's __all__ lists them.
 from ._engine import *  # noqa: F403
+from .codes import *  # noqa: F403
+from .sections import blocked as blocked
 from .standin import install as install
 from .standin import uninstall as uninstall
+from .stopping import can_set_handlers as can_set_handlers
+from .stopping import raise_system_exit as raise_system_exit
+
+# In a subinterpreter the stock behaviour remains: no listeners, no handlers but the stdlib's.
+if _engine.main_interpreter:
+    from .actions import CHandler as CHandler
+    from .actions import SigAction as SigAction
+    from .actions import sigaction as sigaction
+    from .listening import Listener as Listener
+    from .listening import Registration as Registration
+    from .listening import add_handler as add_handler
+    from .listening import listen as listen
+    from .listening import on as on
+    from .siginfo import Sender as Sender
+    from .siginfo import SignalInfo as SignalInfo
+
+    run_default = _engine.run_default
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .inspecting import ConsumerStats as ConsumerStats
+    from .inspecting import Disposition as Disposition
+    from .inspecting import SignalStats as SignalStats
+    from .inspecting import dispositions as dispositions
+    from .inspecting import stats as stats
+
+
+def __getattr__(name: str) -> object:
+    # What few programs use, and what takes long to import, is imported when it is first named.
+    if name in ("ConsumerStats", "Disposition", "SignalStats", "dispositions", "stats"):
+        from . import inspecting
+
+        return getattr(inspecting, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -26,7 +26,7 @@ static const int numbers[SIGNALS_USED] = {SIGUSR1, 40, 41};
 #define GIVES_UP 0
 
 static struct inbox *inbox;
-static struct inbox_slot *slots[SIGNALS];
+static struct ring_slot *slots[SIGNALS];
 static uint32_t records;
 static _Atomic bool go;
 static _Atomic int producing;
@@ -64,8 +64,9 @@ static void *produce(void *argument) {
         info.si_pid = (pid_t)self->number;
         info.si_uid = sequence;
         info.si_errno = (int)(sequence ^ self->number); /* torn records would show */
-        while (!inbox_push(inbox, slots[info.si_signo], info.si_signo, &info, now_ns(),
-                           sequence * UINT64_C(0x9E3779B97F4A7C15))) {
+        struct arrival_record record;
+        record_fill(&record, &info, now_ns(), sequence * UINT64_C(0x9E3779B97F4A7C15));
+        while (!inbox_push(inbox, slots[info.si_signo], info.si_signo, &record)) {
             self->refused[which]++;
             if (which == GIVES_UP) {
                 goto next;
@@ -186,8 +187,8 @@ int main(int argc, char **argv) {
         if (taken[which] != pushed) {
             fail("taken", signum, taken[which], pushed);
         }
-        if (atomic_load(&queue->tail) != pushed || atomic_load(&queue->head) != pushed) {
-            fail("positions", signum, atomic_load(&queue->tail), pushed);
+        if (atomic_load(&queue->ring.tail) != pushed || atomic_load(&queue->ring.head) != pushed) {
+            fail("positions", signum, atomic_load(&queue->ring.tail), pushed);
         }
         if (which == GIVES_UP && missing[which] + tail_missing != refused) {
             fail("refused, and missing", signum, missing[which] + tail_missing, refused);

@@ -28,27 +28,20 @@ struct arrival_state arrivals = {
     .wakeup = WAKEUP_NONE,
 };
 
-/* In flight. A writer that replaces something which arrivals read (the wakeup fd), or that ends the
- * engine, waits until the arrivals that may still use the old one are over. Two counters and an
- * epoch, as in SRCU: new arrivals count in the epoch's own counter, so that a storm cannot keep the
- * writer waiting. The writer is the main thread, so an arrival on that thread is over before it
- * goes on and need not be counted. All operations are sequentially consistent: an arrival whose
+/* In flight. A writer that replaces something which arrivals read (an audience, the wakeup fd), or
+ * that ends the engine, waits until the arrivals that may still use the old one are over. Two
+ * counters and an epoch, as in SRCU: new arrivals count in the epoch's own counter, so that a storm
+ * cannot keep the writer waiting. All operations are sequentially consistent: an arrival whose
  * increment the writer did not see comes after the writer's store, and so reads the new value. */
 static bool on_main_thread(void) { return pthread_equal(pthread_self(), arrivals.main_thread); }
 
 static uint32_t enter(void) {
     uint32_t parity = atomic_load(&arrivals.epoch) & 1;
-    if (!on_main_thread()) {
-        atomic_fetch_add(&arrivals.inbox->in_flight[parity], 1);
-    }
+    atomic_fetch_add(&arrivals.inbox->in_flight[parity], 1);
     return parity;
 }
 
-static void leave(uint32_t parity) {
-    if (!on_main_thread()) {
-        atomic_fetch_sub(&arrivals.inbox->in_flight[parity], 1);
-    }
-}
+static void leave(uint32_t parity) { atomic_fetch_sub(&arrivals.inbox->in_flight[parity], 1); }
 
 static void set_timer(uint32_t delay_us) {
     atomic_store(&arrivals.inbox->timer_delay_us, delay_us);
@@ -63,16 +56,16 @@ void arm_timer(void) {
     }
 }
 
-/* Something waits that may be delivered now. */
-bool arrivals_wait_for_delivery(void) {
-    return (atomic_load(&arrivals.inbox->ready) & ~atomic_load(&arrivals.held)) != 0;
+static uint64_t deliverable(void) {
+    struct inbox *inbox = arrivals.inbox;
+    return (atomic_load(&inbox->ready) | atomic_load(&inbox->added)) & ~atomic_load(&arrivals.held);
 }
 
+/* Something waits that may be delivered now. */
+bool arrivals_wait_for_delivery(void) { return deliverable() != 0; }
+
 /* Of what waits, is there something that may interrupt system calls? */
-bool arrivals_may_interrupt(void) {
-    return (atomic_load(&arrivals.inbox->ready) & ~atomic_load(&arrivals.held) &
-            ~atomic_load(&arrivals.restart)) != 0;
-}
+bool arrivals_may_interrupt(void) { return (deliverable() & ~atomic_load(&arrivals.restart)) != 0; }
 
 /* Our rings, from a thread or from the timer, carry this address: a program that handles every
  * real-time signal there is shares the door's number with us. */
@@ -115,6 +108,9 @@ static bool send_ring(enum door door) {
 static void tell_main_thread(enum door door) {
     struct inbox *inbox = arrivals.inbox;
     bool here = on_main_thread();
+    if (atomic_load(&arrivals.doors[door]) == 0) {
+        return; /* imported in another thread, and the main thread has not opened the doors yet */
+    }
     if (here || arrivals.marks_anywhere) {
         arrivals.door_handler(atomic_load(&arrivals.doors[LOUD]));
     }
@@ -205,9 +201,9 @@ static void write_fault_line(int signum, const siginfo_t *info) {
  * again. A fault in here finds its signal blocked, and the kernel then ends the process by it:
  * there is no recursion. */
 static void fault(int signum, siginfo_t *info, void *context) {
-    bool chained = (atomic_load(&arrivals.has_fault_previous) & signal_bit(signum)) != 0;
+    bool chained = (atomic_load(&arrivals.has_previous) & signal_bit(signum)) != 0;
     if (chained) {
-        const struct sigaction *previous = &arrivals.fault_previous[signum];
+        const struct sigaction *previous = &arrivals.previous[signum];
         if (previous->sa_flags & SA_SIGINFO) {
             previous->sa_sigaction(signum, info, context);
         } else {
@@ -228,19 +224,53 @@ static void fault(int signum, siginfo_t *info, void *context) {
     sigaction(signum, &standard, NULL);
 }
 
-static void take(int signum, const siginfo_t *info, uint64_t thread) {
-    struct inbox *inbox = arrivals.inbox;
-    if (!inbox_push(inbox, arrivals.slots[signum], signum, info, monotonic_ns(), thread)) {
-        struct inbox_queue *queue = &inbox->queues[signum];
-        atomic_fetch_add(
-            signum < arrivals.first_realtime ? &queue->merged_full : &queue->dropped_full, 1);
+/* Who gets the arrivals of one signal frame. */
+struct receivers {
+    bool inbox;
+    bool chained;
+    const struct audience *audience; /* NULL: no consumer */
+};
+
+static void take(int signum, const siginfo_t *info, uint64_t thread,
+                 const struct receivers *receivers) {
+    struct arrival_record record;
+    record_fill(&record, info, monotonic_ns(), thread);
+    if (receivers->inbox) {
+        inbox_push(arrivals.inbox, arrivals.slots[signum], signum, &record);
+    }
+    if (receivers->audience != NULL) {
+        bool handled = receivers->inbox || receivers->chained;
+        for (int i = 0; i < receivers->audience->count; i++) {
+            consumer_push(receivers->audience->consumers[i], signum, handled, &record);
+        }
+    }
+}
+
+/* Make a waker's file descriptor readable, once until its reader has cleared it. */
+void raise_waker(struct waker *waker) {
+    static const uint64_t one = 1;
+    if (atomic_load(&waker->fd_plus_1) != 0 && atomic_exchange(&waker->raised, 1) == 0) {
+        ssize_t ignored = write(atomic_load(&waker->fd_plus_1) - 1, &one, sizeof one);
+        (void)ignored; /* an eventfd that is full is readable */
+    }
+}
+
+static void wake_consumers(int signum, const struct audience *audience) {
+    if (audience->has_main_handler) {
+        atomic_fetch_or(&arrivals.inbox->added, signal_bit(signum));
+    }
+    for (int i = 0; i < audience->count; i++) {
+        if (audience->consumers[i]->waker != NULL) {
+            raise_waker(audience->consumers[i]->waker);
+        }
     }
 }
 
 /* A signal frame is dear, a look at the kernel's queue is not: take what else is queued of this one
  * real-time signal. Not where the interrupted context has it blocked: there sigsuspend() or
  * pselect() unblocked it for one arrival, and the rest is to stay pending. */
-static int drain(int signum, const ucontext_t *context, uint64_t thread) {
+static int drain(int signum, const ucontext_t *context, uint64_t thread,
+                 const struct receivers *receivers) {
     if (sigismember(&context->uc_sigmask, signum)) {
         return 0;
     }
@@ -251,11 +281,41 @@ static int drain(int signum, const ucontext_t *context, uint64_t thread) {
     while (taken < DRAIN_MAX &&
            syscall(SYS_rt_sigtimedwait, &only_this, &info, &at_once, sizeof only_this) == signum) {
         if (!is_ring(&info)) { /* a ring on a number that is shared: we ring in any case */
-            take(signum, &info, thread);
+            take(signum, &info, thread, receivers);
             taken++;
         }
     }
     return taken;
+}
+
+/* A chained C handler may call us in its turn, as whoever saved our action with sigaction() does:
+ * it hands on the siginfo_t that it got, with this mark where the kernel puts zeroes. */
+static bool is_marked(const siginfo_t *info) {
+    const void *mark;
+    memcpy(&mark, (const char *)(info + 1) - sizeof mark, sizeof mark);
+    return mark == &arrivals;
+}
+
+static void mark(siginfo_t *info) {
+    const void *mark = &arrivals;
+    memcpy((char *)(info + 1) - sizeof mark, &mark, sizeof mark);
+}
+
+/* The C handler that was there before the first consumer goes on working. CPython's own (the
+ * stdlib's module was called directly) is for the main thread: see tell_main_thread(). */
+static void chain(int signum, siginfo_t *info, void *context) {
+    struct sigaction previous = arrivals.previous[signum];
+    if (previous.sa_flags & SA_SIGINFO) {
+        mark(info);
+        previous.sa_sigaction(signum, info, context);
+    } else if (previous.sa_handler != arrivals.door_handler) {
+        previous.sa_handler(signum);
+    } else if (on_main_thread()) {
+        arrivals.door_handler(signum);
+    } else {
+        atomic_fetch_or(&arrivals.inbox->stdlib, signal_bit(signum));
+        tell_main_thread(LOUD);
+    }
 }
 
 void arrival(int signum, siginfo_t *info, void *context) {
@@ -269,21 +329,38 @@ void arrival(int signum, siginfo_t *info, void *context) {
         errno = saved_errno;
         return;
     }
+    if (is_marked(info)) {
+        return;
+    }
     uint32_t parity = enter();
+    struct receivers receivers = {
+        .inbox = (atomic_load(&arrivals.to_inbox) & signal_bit(signum)) != 0,
+        .chained = (atomic_load(&arrivals.chained) & signal_bit(signum)) != 0,
+        .audience = atomic_load(&arrivals.audiences[signum]),
+    };
     if (!atomic_load(&arrivals.closed)) {
         uint64_t thread = (uint64_t)pthread_self();
         int taken = 1;
-        take(signum, info, thread);
-        if (signum >= arrivals.first_realtime) {
-            taken += drain(signum, context, thread);
+        take(signum, info, thread, &receivers);
+        if (signum >= arrivals.first_realtime && !receivers.chained) {
+            taken += drain(signum, context, thread, &receivers);
         }
-        ring(signum);
-        while (taken-- > 0) {
-            write_wakeup_byte(signum);
+        if (receivers.audience != NULL) {
+            wake_consumers(signum, receivers.audience);
+        }
+        if (receivers.inbox ||
+            (receivers.audience != NULL && receivers.audience->has_main_handler)) {
+            ring(signum);
+            while (taken-- > 0) {
+                write_wakeup_byte(signum);
+            }
         }
     }
     leave(parity);
     errno = saved_errno;
+    if (receivers.chained) {
+        chain(signum, info, context); /* uncounted, as above */
+    }
 }
 
 static bool is_work(void) {
@@ -299,6 +376,10 @@ void door_landed(int signum, siginfo_t *info, void *context) {
     uint32_t parity = enter();
     struct inbox *inbox = arrivals.inbox;
     if (!atomic_load(&arrivals.closed) && on_main_thread()) {
+        uint64_t stdlib = atomic_exchange(&inbox->stdlib, 0);
+        for (uint64_t left = stdlib; left != 0; left &= left - 1) {
+            arrivals.door_handler(__builtin_ctzll(left) + 1);
+        }
         bool timer = is_ring(info) && info->si_timerid != NO_TIMER;
         bool work = is_work();
         if (!work) {
@@ -319,7 +400,7 @@ void door_landed(int signum, siginfo_t *info, void *context) {
         }
         if (work) {
             arrivals.door_handler(atomic_load(&arrivals.doors[LOUD]));
-        } else {
+        } else if (stdlib == 0) {
             atomic_fetch_add(&inbox->idle_rings, 1);
         }
     }

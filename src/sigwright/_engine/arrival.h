@@ -11,7 +11,7 @@
 #include <sys/types.h>
 #include <time.h>
 
-#include "inbox.h"
+#include "consumers.h"
 
 enum door { LOUD, QUIET }; /* QUIET restarts system calls; see door.c */
 
@@ -22,7 +22,7 @@ enum door { LOUD, QUIET }; /* QUIET restarts system calls; see door.c */
 
 struct arrival_state {
     struct inbox *inbox;
-    struct inbox_slot *slots[SIGNALS]; /* NULL: no arrival of that signal was ever asked for */
+    struct ring_slot *slots[SIGNALS]; /* NULL: no handler of it was ever set */
     int first_realtime;
 
     pthread_t main_thread;
@@ -34,6 +34,12 @@ struct arrival_state {
     _Atomic int dump_signal;   /* raises faulthandler's dump of all stacks; or 0 */
     _Atomic bool closed;       /* the interpreter is ending: record and ring nothing any more */
 
+    /* Who gets what: the inbox (the handler of signal()), the consumers, and a C handler that was
+     * there before the first consumer. */
+    _Atomic uint64_t to_inbox;
+    _Atomic(struct audience *) audiences[SIGNALS];
+    _Atomic uint64_t chained;
+
     _Atomic uint64_t restart; /* signals whose system calls restart: no loud ring for them */
     _Atomic uint64_t held;    /* real-time signals whose handler is running */
     /* The main thread is inside one of our functions that looks for arrivals before it returns:
@@ -41,10 +47,12 @@ struct arrival_state {
     volatile sig_atomic_t looks_soon;
     _Atomic uint64_t wakeup; /* the wakeup fd with its flags, in one word */
 
-    struct sigaction fault_previous[SIGNALS]; /* a C handler from before ours, for real faults */
-    _Atomic uint64_t has_fault_previous;
-    /* For arrivals_end(): who replaces the wakeup fd, a door or the timer, or closes, waits until
-     * no arrival still uses the old one. */
+    /* C handlers from before ours: real faults go to them first, and every arrival where the signal
+     * is chained. */
+    struct sigaction previous[SIGNALS];
+    _Atomic uint64_t has_previous;
+    /* For arrivals_end(): who replaces an audience, the wakeup fd, a door or the timer, or closes,
+     * waits until no arrival still uses the old one. */
     _Atomic uint32_t epoch;
 };
 
@@ -65,5 +73,6 @@ void arm_timer(void);
 void write_wakeup_byte(int signum);
 bool arrivals_wait_for_delivery(void);
 bool arrivals_may_interrupt(void);
+void raise_waker(struct waker *waker);
 
 #endif

@@ -53,22 +53,24 @@ static void trace_raised(int signum) {
 /* Take what is to be one call: a real-time signal's oldest record, or all that wait of a standard
  * signal (POSIX merges those that are pending, so five presses of Ctrl+C are one
  * KeyboardInterrupt). Returns how many were folded into the first. */
-static uint64_t take_for_one_call(int signum) {
-    struct inbox_queue *queue = &arrivals.inbox->queues[signum];
-    struct inbox_slot *slots = arrivals.slots[signum];
-    struct arrival_record record;
-    inbox_pop(arrivals.inbox, slots, signum, &record);
+static uint64_t take_for_one_call(int signum, struct arrival_record *first) {
+    struct ring *ring = &arrivals.inbox->queues[signum].ring;
+    struct ring_slot *slots = arrivals.slots[signum];
+    inbox_pop(arrivals.inbox, slots, signum, first);
+    note_answer(signum, first->monotonic_ns);
     if (engine.tracer != NULL) {
-        trace_arrival(signum, &record, false);
+        trace_arrival(signum, first, false);
     }
     if (signum >= arrivals.first_realtime) {
         return 0;
     }
     uint64_t merged = 0;
     /* Only what is there now: a storm must not keep the handler from its call. */
-    uint64_t end = atomic_load(&queue->tail);
-    while (atomic_load(&queue->head) != end && inbox_pop(arrivals.inbox, slots, signum, &record)) {
+    uint64_t end = atomic_load(&ring->tail);
+    struct arrival_record record;
+    while (atomic_load(&ring->head) != end && inbox_pop(arrivals.inbox, slots, signum, &record)) {
         merged++;
+        note_answer(signum, record.monotonic_ns);
         if (engine.tracer != NULL) {
             trace_arrival(signum, &record, true);
         }
@@ -76,19 +78,69 @@ static uint64_t take_for_one_call(int signum) {
     return merged;
 }
 
-static bool call_handler(int signum, PyObject *frame) {
-    PyObject *handler = engine.handlers[signum];
-    Py_INCREF(handler); /* it may replace itself */
-    door_quiet();       /* the handler may run for long, or sleep */
+/* While a handler runs, what it holds waits: later ones of a real-time signal's own number (nested,
+ * they would be handled in reverse), and whatever sigaction() was told. Takes over the reference to
+ * `handler`. */
+static bool call_holding(int signum, uint64_t hold, PyObject *handler, PyObject *argument,
+                         PyObject *second, PyObject *third) {
+    uint64_t held = atomic_load(&arrivals.held);
+    if (hold & ~held) {
+        atomic_store(&arrivals.held, held | hold);
+    }
+    door_quiet(); /* the handler may run for long, or sleep */
     engine.depth++;
-    PyObject *result = PyObject_CallFunctionObjArgs(handler, engine.numbers[signum], frame, NULL);
+    engine.deliveries++;
+    PyObject *result = PyObject_CallFunctionObjArgs(handler, argument, second, third, NULL);
     engine.depth--;
+    if (hold & ~held) {
+        atomic_store(&arrivals.held, held);
+    }
     if (result == NULL && engine.tracer != NULL) {
         trace_raised(signum);
     }
     Py_DECREF(handler);
     Py_XDECREF(result);
     return result != NULL;
+}
+
+static uint64_t own_number_if_realtime(int signum) {
+    return signum >= arrivals.first_realtime ? signal_bit(signum) : 0;
+}
+
+/* A handler that sigaction() has set. What POSIX's kernel does at the arrival is done here, at the
+ * call: to a Python-level handler that is the same. */
+static bool call_by_action(int signum, struct action action, PyObject *handler, PyObject *frame,
+                           const struct arrival_record *record) {
+    uint64_t hold = action.mask;
+    if (!(action.flags & SA_NODEFER)) {
+        hold |= signal_bit(signum);
+    }
+    if ((action.flags & SA_RESETHAND) && !reset_disposition(signum)) {
+        Py_DECREF(handler);
+        return false;
+    }
+    if (!(action.flags & SA_SIGINFO)) {
+        return call_holding(signum, hold, handler, engine.numbers[signum], frame, NULL);
+    }
+    PyObject *info = record == NULL ? Py_NewRef(Py_None) : make_info(signum, record);
+    if (info == NULL) {
+        Py_DECREF(handler);
+        return false;
+    }
+    bool returned = call_holding(signum, hold, handler, engine.numbers[signum], info, frame);
+    Py_DECREF(info);
+    return returned;
+}
+
+/* The handler of signal(). `record`: NULL where nothing arrived (simulated). */
+static bool call_handler(int signum, PyObject *frame, const struct arrival_record *record) {
+    PyObject *handler = Py_NewRef(engine.handlers[signum]); /* it may replace itself */
+    const struct action action = engine.actions[signum];
+    if (!action.posix) {
+        return call_holding(signum, own_number_if_realtime(signum), handler, engine.numbers[signum],
+                            frame, NULL);
+    }
+    return call_by_action(signum, action, handler, frame, record);
 }
 
 /* It arrived under a handler that was gone when its turn came: the stdlib's report, to the letter.
@@ -100,23 +152,31 @@ static void report_race(int signum) {
 
 static bool deliver_one(int signum, PyObject *frame) {
     struct inbox_queue *queue = &arrivals.inbox->queues[signum];
-    uint64_t merged = take_for_one_call(signum);
+    struct arrival_record record;
+    uint64_t merged = take_for_one_call(signum, &record);
     if (!is_callable_handler(engine.handlers[signum])) {
         queue->dropped_late += merged + 1;
-        report_race(signum);
+        if (engine.reset & signal_bit(signum)) {
+            send_again(signum, &record); /* POSIX: it met the default action */
+        } else {
+            report_race(signum);
+        }
         return true;
     }
     queue->deliveries++;
     queue->merges += merged;
-    engine.deliveries++;
-    if (signum < arrivals.first_realtime) {
-        return call_handler(signum, frame);
+    count_latency(queue->latency, monotonic_ns() - record.monotonic_ns);
+    return call_handler(signum, frame, &record);
+}
+
+static bool deliver_to_added_handler(PyObject *registration, int signum) {
+    PyObject *handler;
+    PyObject *info = main_handler_take(registration, &handler);
+    if (info == NULL) {
+        return false;
     }
-    /* While the handler of a real-time signal runs, later ones of that number wait: nested, they
-     * would be handled in reverse. */
-    atomic_fetch_or(&arrivals.held, signal_bit(signum));
-    bool returned = call_handler(signum, frame);
-    atomic_fetch_and(&arrivals.held, ~signal_bit(signum));
+    bool returned = call_holding(signum, own_number_if_realtime(signum), handler, info, NULL, NULL);
+    Py_DECREF(info);
     return returned;
 }
 
@@ -148,7 +208,14 @@ static bool deliver(PyObject *frame) {
     }
     uint64_t until = UINT64_MAX;
     for (bool first = true;; first = false) {
-        int signum = inbox_oldest(inbox, arrivals.slots, ~atomic_load(&arrivals.held));
+        uint64_t may_run = ~atomic_load(&arrivals.held);
+        int signum = inbox_oldest(inbox, arrivals.slots, may_run);
+        uint64_t arrived = signum == 0
+                               ? UINT64_MAX
+                               : inbox_head(inbox, arrivals.slots[signum], signum)->monotonic_ns;
+        PyObject *registration = atomic_load(&inbox->added) == 0
+                                     ? NULL
+                                     : main_handler_oldest(may_run, &signum, &arrived);
         if (signum == 0) {
             door_quiet();
             return true;
@@ -158,11 +225,15 @@ static bool deliver(PyObject *frame) {
         if (!first && until == UINT64_MAX) {
             until = monotonic_ns();
         }
-        if (inbox_head(inbox, arrivals.slots[signum], signum)->monotonic_ns > until) {
+        if (arrived > until) {
+            Py_XDECREF(registration);
             ring_if_work();
             return true;
         }
-        if (!deliver_one(signum, frame)) {
+        bool returned = registration == NULL ? deliver_one(signum, frame)
+                                             : deliver_to_added_handler(registration, signum);
+        Py_XDECREF(registration);
+        if (!returned) {
             ring_if_work();
             return false;
         }
@@ -176,8 +247,7 @@ static bool simulate(int signum, PyObject *frame) {
     }
     write_wakeup_byte(signum); /* the stdlib's would have been written at once */
     arrivals.inbox->queues[signum].simulated++;
-    engine.deliveries++;
-    return call_handler(signum, frame);
+    return call_handler(signum, frame, NULL);
 }
 
 static PyObject *dispatcher(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
@@ -227,6 +297,17 @@ static PyObject *set_tracer(PyObject *module, PyObject *tracer) {
     return old != NULL ? old : Py_NewRef(Py_None);
 }
 
+PyObject *latency_list(const uint64_t buckets[LATENCY_BUCKETS]) {
+    PyObject *list = PyList_New(LATENCY_BUCKETS);
+    for (int i = 0; list != NULL && i < LATENCY_BUCKETS; i++) {
+        PyObject *count = PyLong_FromUnsignedLongLong(buckets[i]);
+        if (count == NULL || PyList_SetItem(list, i, count) < 0) {
+            Py_CLEAR(list);
+        }
+    }
+    return list;
+}
+
 static PyObject *stats(PyObject *module, PyObject *unused) {
     (void)module;
     (void)unused;
@@ -236,21 +317,37 @@ static PyObject *stats(PyObject *module, PyObject *unused) {
             continue;
         }
         struct inbox_queue *queue = &arrivals.inbox->queues[signum];
-        uint64_t merged_full = atomic_load(&queue->merged_full);
-        uint64_t dropped_full = atomic_load(&queue->dropped_full);
-        uint64_t tail = atomic_load(&queue->tail);
+        uint64_t refused = atomic_load(&queue->ring.refused);
+        uint64_t tail = atomic_load(&queue->ring.tail);
+        bool merges = signum < arrivals.first_realtime; /* where there is no room */
         PyObject *counts =
-            Py_BuildValue("{sK sK sK sK sK sK}", "arrivals",
-                          (unsigned long long)(tail + merged_full + dropped_full), "deliveries",
-                          (unsigned long long)queue->deliveries, "merges",
-                          (unsigned long long)(queue->merges + merged_full), "drops",
-                          (unsigned long long)(queue->dropped_late + dropped_full), "waiting",
-                          (unsigned long long)(tail - atomic_load(&queue->head)), "simulated",
-                          (unsigned long long)queue->simulated);
+            Py_BuildValue("{sK sK sK sK sK sK}", "arrivals", (unsigned long long)(tail + refused),
+                          "deliveries", (unsigned long long)queue->deliveries, "merges",
+                          (unsigned long long)(queue->merges + (merges ? refused : 0)), "drops",
+                          (unsigned long long)(queue->dropped_late + (merges ? 0 : refused)),
+                          "waiting", (unsigned long long)(tail - atomic_load(&queue->ring.head)),
+                          "simulated", (unsigned long long)queue->simulated);
         if (counts == NULL || PyDict_SetItem(all, engine.numbers[signum], counts) < 0) {
             Py_CLEAR(all);
         }
         Py_XDECREF(counts);
+    }
+    return all;
+}
+
+static PyObject *latencies(PyObject *module, PyObject *unused) {
+    (void)module;
+    (void)unused;
+    PyObject *all = PyDict_New();
+    for (int signum = 1; all != NULL && signum < SIGNALS; signum++) {
+        if (arrivals.slots[signum] == NULL) {
+            continue;
+        }
+        PyObject *list = latency_list(arrivals.inbox->queues[signum].latency);
+        if (list == NULL || PyDict_SetItem(all, engine.numbers[signum], list) < 0) {
+            Py_CLEAR(all);
+        }
+        Py_XDECREF(list);
     }
     return all;
 }
@@ -264,5 +361,9 @@ PyMethodDef delivery_methods[] = {
      "stats()\n--\n\n"
      "Counts for each signal that ever had a handler of ours, since the start or the fork.\n\n"
      "arrivals = deliveries + merges + drops + waiting, once no arrival is under way."},
+    {"latencies", latencies, METH_NOARGS,
+     "latencies()\n--\n\n"
+     "For the same signals, how long deliveries took from arrival to the handler's call: how many\n"
+     "took 2**n to 2**(n+1) - 1 nanoseconds, by n."},
     {NULL, NULL, 0, NULL},
 };

@@ -10,30 +10,55 @@
 
 #include "engine.h"
 
-enum kind { DEFAULT, IGNORE, INTERRUPT, CALLABLE };
-
-static enum kind kind_of(PyObject *handler) {
+enum kind kind_of(PyObject *handler) {
     return handler == engine.sig_dfl               ? DEFAULT
            : handler == engine.sig_ign             ? IGNORE
            : handler == engine.default_int_handler ? INTERRUPT
+           : handler == Py_None                    ? FOREIGN
                                                    : CALLABLE;
 }
 
-static bool is_ours(const struct sigaction *action) {
+bool is_ours(const struct sigaction *action) {
     return (action->sa_flags & SA_SIGINFO) && action->sa_sigaction == arrival;
 }
 
-static bool set_kernel_handler(int signum, bool restart) {
+static bool is_c_handler(const struct sigaction *action) {
+    return (action->sa_flags & SA_SIGINFO) ||
+           (action->sa_handler != SIG_DFL && action->sa_handler != SIG_IGN);
+}
+
+static bool is_stdlibs(const struct sigaction *action) {
+    return !(action->sa_flags & SA_SIGINFO) && action->sa_handler == arrivals.door_handler;
+}
+
+static void set_bit(_Atomic uint64_t *bits, int signum, bool on) {
+    if (((atomic_load(bits) & signal_bit(signum)) != 0) != on) {
+        if (on) {
+            atomic_fetch_or(bits, signal_bit(signum));
+        } else {
+            atomic_fetch_and(bits, ~signal_bit(signum));
+        }
+    }
+}
+
+static const struct audience *audience_of(int signum) {
+    return atomic_load(&arrivals.audiences[signum]);
+}
+
+/* Ours for the kernel. Whether system calls restart is the handler's business, where there is one
+ * (siginterrupt(), SA_RESTART); listeners alone must not be noticed. */
+static bool set_kernel_handler(int signum, enum kind kind) {
+    const struct audience *audience = audience_of(signum);
+    bool restart = kind == CALLABLE || audience == NULL
+                       ? (engine.actions[signum].flags & SA_RESTART) != 0
+                       : !audience->has_main_handler;
     struct sigaction action = {
         .sa_sigaction = arrival,
-        .sa_flags = SA_SIGINFO | SA_ONSTACK | (restart ? SA_RESTART : 0),
+        .sa_flags = SA_SIGINFO | SA_ONSTACK | (restart ? SA_RESTART : 0) |
+                    (engine.actions[signum].flags & (SA_NOCLDSTOP | SA_NOCLDWAIT)),
     };
     sigfillset(&action.sa_mask);
-    if (restart) {
-        atomic_fetch_or(&arrivals.restart, signal_bit(signum));
-    } else if (atomic_load(&arrivals.restart) & signal_bit(signum)) {
-        atomic_fetch_and(&arrivals.restart, ~signal_bit(signum));
-    }
+    set_bit(&arrivals.restart, signum, restart);
     if (sigaction(signum, &action, NULL) != 0) {
         PyErr_SetFromErrno(PyExc_OSError);
         return false;
@@ -52,19 +77,27 @@ static bool need_slots(int signum) {
     return true;
 }
 
+/* What was there before ours. Arrivals read it without a lock: take it from them before it changes.
+ */
+static void remember_previous(int signum, const struct sigaction *previous) {
+    if ((atomic_load(&arrivals.has_previous) | atomic_load(&arrivals.chained)) &
+        signal_bit(signum)) {
+        set_bit(&arrivals.chained, signum, false);
+        set_bit(&arrivals.has_previous, signum, false);
+        arrivals_end();
+    }
+    arrivals.previous[signum] = *previous;
+    if (is_c_handler(previous) && !is_stdlibs(previous)) {
+        set_bit(&arrivals.has_previous, signum, true);
+    }
+}
+
 /* A real fault cannot be answered by Python: keep the C handler that was there (faulthandler's, a
  * library's), which then goes first, and have all stacks at hand. */
 static void prepare_for_faults(int signum) {
     struct sigaction now;
     if (sigaction(signum, NULL, &now) == 0 && !is_ours(&now)) {
-        bool foreign = (now.sa_flags & SA_SIGINFO) ||
-                       (now.sa_handler != SIG_DFL && now.sa_handler != SIG_IGN &&
-                        now.sa_handler != arrivals.door_handler);
-        atomic_fetch_and(&arrivals.has_fault_previous, ~signal_bit(signum));
-        if (foreign) {
-            arrivals.fault_previous[signum] = now;
-            atomic_fetch_or(&arrivals.has_fault_previous, signal_bit(signum));
-        }
+        remember_previous(signum, &now);
     }
     door_need_dump();
 }
@@ -106,7 +139,7 @@ static bool as_number_or_self(PyObject **object) {
 /* The handler as the table keeps it, borrowed. The stdlib asks int(handler) first, so that a
  * callable with __int__ (a MagicMock, say) silently becomes SIG_IGN; a callable is a handler here.
  */
-static PyObject *read_handler(PyObject *handler) {
+PyObject *read_handler(PyObject *handler) {
     if (handler == engine.sig_dfl || handler == engine.sig_ign || PyCallable_Check(handler)) {
         return handler;
     }
@@ -137,6 +170,38 @@ bool set_stdlib_handler(int signum, PyObject *handler) {
     return old != NULL;
 }
 
+/* CPython's own table learns what signal() said while a signal had an audience. The main thread. */
+static int tell_stdlib(void *unused) {
+    (void)unused;
+    for (int signum = 1; signum < SIGNALS; signum++) {
+        if (!(engine.untold & signal_bit(signum)) || audience_of(signum) != NULL || engine.closed ||
+            (door_hidden() & signal_bit(signum))) {
+            continue;
+        }
+        enum kind kind = kind_of(engine.handlers[signum]);
+        if (!set_stdlib_handler(signum,
+                                kind == CALLABLE ? engine.dispatcher : engine.handlers[signum])) {
+            return -1;
+        }
+        engine.untold &= ~signal_bit(signum);
+        if ((kind == CALLABLE || kind == INTERRUPT) && !set_kernel_handler(signum, kind)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* While a signal has an audience, its handlers change in our table only: _signal.signal() would put
+ * CPython's own action in for an instant, and what arrived then would reach no listener, or end the
+ * process. CPython's table is told when the audience has gone. */
+static bool change_beside_audience(int signum, enum kind kind) {
+    engine.untold |= signal_bit(signum);
+    engine.give_back &= ~signal_bit(signum);
+    set_bit(&arrivals.chained, signum, false);
+    set_bit(&arrivals.to_inbox, signum, kind == CALLABLE);
+    return set_kernel_handler(signum, kind);
+}
+
 static bool change(int signum, PyObject *handler) {
     enum kind kind = kind_of(handler);
     PyObject *old = engine.handlers[signum];
@@ -144,16 +209,26 @@ static bool change(int signum, PyObject *handler) {
     if (arrives && is_fault_signal(signum)) {
         prepare_for_faults(signum);
     }
-    if (door_hidden() & signal_bit(signum)) {
-        door_share(signum); /* the stdlib's table keeps the door's entry */
-    } else if (kind != kind_of(old) || old == Py_None || !arrives) {
-        if (!set_stdlib_handler(signum, kind == CALLABLE ? engine.dispatcher : handler)) {
+    if (arrives) {
+        door_need_timer();
+        if (!need_slots(signum)) {
             return false;
         }
     }
+    if (audience_of(signum) != NULL) {
+        return change_beside_audience(signum, kind);
+    }
+    if (door_hidden() & signal_bit(signum)) {
+        door_share(signum); /* the stdlib's table keeps the door's entry */
+    } else if (kind != kind_of(old) || !arrives || (engine.untold & signal_bit(signum))) {
+        if (!set_stdlib_handler(signum, kind == CALLABLE ? engine.dispatcher : handler)) {
+            return false;
+        }
+        engine.untold &= ~signal_bit(signum);
+    }
     if (arrives) {
-        door_need_timer();
-        return need_slots(signum) && set_kernel_handler(signum, false);
+        set_bit(&arrivals.to_inbox, signum, true);
+        return set_kernel_handler(signum, kind);
     }
     return true;
 }
@@ -169,6 +244,84 @@ static PyObject *stdlib_handler(int signum) {
     return handler;
 }
 
+/* The first consumer of a signal is there: from now on it arrives here. SIG_DFL and
+ * default_int_handler do not act while somebody listens; a C handler from before does, chained.
+ * Any thread. */
+bool disposition_take(int signum) {
+    struct sigaction now;
+    if (sigaction(signum, NULL, &now) != 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return false;
+    }
+    bool hidden = (door_hidden() & signal_bit(signum)) != 0;
+    bool chained = !is_ours(&now) && !hidden && is_c_handler(&now);
+    if (!is_ours(&now) && !hidden && is_stdlibs(&now)) {
+        /* Set by the stdlib's own functions: its handler is the user's, and known by name. */
+        PyObject *handler = stdlib_handler(signum);
+        if (handler == NULL) {
+            return false;
+        }
+        chained = handler != engine.default_int_handler;
+        replace_reference(&engine.handlers[signum], handler);
+    }
+    if (is_fault_signal(signum)) {
+        prepare_for_faults(signum);
+    }
+    enum kind kind = kind_of(engine.handlers[signum]);
+    if (!is_ours(&now)) {
+        remember_previous(signum, &now);
+        if (chained || is_stdlibs(&now) || kind == DEFAULT || kind == IGNORE || kind == FOREIGN) {
+            engine.give_back |= signal_bit(signum);
+        }
+    }
+    /* Behind our back somebody else's handler has taken the place of one of signal()'s: both act.
+     */
+    set_bit(&arrivals.to_inbox, signum, kind == CALLABLE && !is_stdlibs(&now));
+    set_bit(&arrivals.chained, signum, chained);
+    return set_kernel_handler(signum, chained ? FOREIGN : kind);
+}
+
+/* The audience has changed: do system calls restart? */
+bool disposition_refresh(int signum) {
+    bool chained = (atomic_load(&arrivals.chained) & signal_bit(signum)) != 0;
+    return set_kernel_handler(signum, chained ? FOREIGN : kind_of(engine.handlers[signum]));
+}
+
+/* The last consumer is about to leave, but still gets a copy: go back to what signal() says now, or
+ * to what was there before, without an instant in which an arrival would be nobody's. Any thread.
+ */
+void disposition_give_back(int signum) {
+    if (engine.give_back & signal_bit(signum)) {
+        engine.give_back &= ~signal_bit(signum);
+        if (door_hidden() & signal_bit(signum)) {
+            door_share(signum);
+        } else {
+            sigaction(signum, &arrivals.previous[signum], NULL);
+        }
+        set_bit(&arrivals.chained, signum, false);
+        return;
+    }
+    enum kind kind = kind_of(engine.handlers[signum]);
+    if (kind == CALLABLE || kind == INTERRUPT) {
+        set_bit(&arrivals.to_inbox, signum, true);
+        if (!set_kernel_handler(signum, CALLABLE)) {
+            PyErr_Clear(); /* it was ours: it stays as it is */
+        }
+    } else if (door_hidden() & signal_bit(signum)) {
+        door_share(signum);
+    } else {
+        struct sigaction action = {
+            .sa_handler = kind == IGNORE ? SIG_IGN : SIG_DFL,
+            .sa_flags = engine.actions[signum].flags & (SA_NOCLDSTOP | SA_NOCLDWAIT),
+        };
+        sigemptyset(&action.sa_mask);
+        sigaction(signum, &action, NULL);
+    }
+    if (engine.untold & signal_bit(signum)) {
+        Py_AddPendingCall(tell_stdlib, NULL); /* its queue is full: the next signal() does it */
+    }
+}
+
 /* After the interpreter's end has begun: the stdlib's own handler serves what is left. */
 static PyObject *signal_after_close(int signum, PyObject *handler) {
     PyObject *old = stdlib_handler(signum);
@@ -176,6 +329,41 @@ static PyObject *signal_after_close(int signum, PyObject *handler) {
         Py_CLEAR(old);
     }
     return old;
+}
+
+/* Main thread; the handler is one that read_handler() gave. Returns the handler from before. */
+PyObject *set_disposition(int signum, PyObject *handler, struct action action) {
+    if (engine.closed) {
+        return signal_after_close(signum, handler);
+    }
+    /* What has arrived belongs to the handler that is set now. */
+    if (PyErr_CheckSignals() < 0 || !door_make_room(signal_bit(signum))) {
+        return NULL;
+    }
+    struct action old_action = engine.actions[signum];
+    engine.actions[signum] = action;
+    engine.reset &= ~signal_bit(signum);
+    if (!change(signum, handler)) {
+        engine.actions[signum] = old_action;
+        return NULL;
+    }
+    PyObject *old = engine.handlers[signum];
+    engine.handlers[signum] = Py_NewRef(handler);
+    return old;
+}
+
+/* SA_RESETHAND: the handler is about to be called, for the last time. Nothing is delivered
+ * meanwhile: what else waits is to meet the default action. */
+bool reset_disposition(int signum) {
+    uint64_t held = atomic_exchange(&arrivals.held, UINT64_MAX);
+    engine.actions[signum] = (struct action){0};
+    bool changed = change(signum, engine.sig_dfl);
+    atomic_store(&arrivals.held, held);
+    if (changed) {
+        engine.reset |= signal_bit(signum);
+        replace_reference(&engine.handlers[signum], Py_NewRef(engine.sig_dfl));
+    }
+    return changed;
 }
 
 PyDoc_STRVAR(
@@ -237,17 +425,7 @@ static PyObject *signal_(PyObject *module, PyObject *const *args, Py_ssize_t nar
     if (handler == NULL) {
         return NULL;
     }
-    if (engine.closed) {
-        return signal_after_close(signum, handler);
-    }
-    /* What has arrived belongs to the handler that is set now. */
-    if (PyErr_CheckSignals() < 0 || !door_make_room(signal_bit(signum)) ||
-        !change(signum, handler)) {
-        return NULL;
-    }
-    PyObject *old = engine.handlers[signum];
-    engine.handlers[signum] = Py_NewRef(handler);
-    return old;
+    return set_disposition(signum, handler, (struct action){0});
 }
 
 PyDoc_STRVAR(
@@ -315,7 +493,9 @@ static PyObject *siginterrupt_(PyObject *module, PyObject *const *args, Py_ssize
     struct sigaction action;
     if (sigaction(signum, NULL, &action) == 0) {
         if (is_ours(&action)) {
-            if (!set_kernel_handler(signum, !flag)) {
+            uint32_t *flags = &engine.actions[signum].flags;
+            *flags = flag ? *flags & ~SA_RESTART : *flags | SA_RESTART;
+            if (!disposition_refresh(signum)) {
                 return NULL;
             }
             Py_RETURN_NONE;
@@ -345,7 +525,7 @@ void dispositions_read(void) {
             PyErr_Clear();
             handler = Py_NewRef(Py_None);
         }
-        if (handler == engine.dispatcher || (hidden & signal_bit(signum))) {
+        if (handler == engine.dispatcher || ((hidden | engine.untold) & signal_bit(signum))) {
             Py_DECREF(handler);
         } else {
             replace_reference(&engine.handlers[signum], handler);
@@ -356,20 +536,33 @@ void dispositions_read(void) {
 /* Handlers that the stdlib's module serves (SIGINT's, at least) become ours. */
 bool dispositions_adopt(void) {
     for (int signum = 1; signum < SIGNALS; signum++) {
-        PyObject *handler = engine.handlers[signum];
+        enum kind kind = kind_of(engine.handlers[signum]);
         struct sigaction now;
-        if (handler == Py_None || handler == engine.sig_dfl || handler == engine.sig_ign ||
-            sigaction(signum, NULL, &now) != 0 || (now.sa_flags & SA_SIGINFO) ||
-            now.sa_handler != arrivals.door_handler) {
+        if ((kind != INTERRUPT && kind != CALLABLE) || sigaction(signum, NULL, &now) != 0) {
+            continue;
+        }
+        bool beside = is_ours(&now) && (engine.give_back & signal_bit(signum));
+        if (beside) { /* somebody listens already, and the stdlib's handler is chained */
+            now = arrivals.previous[signum];
+        }
+        if (!is_stdlibs(&now)) {
             continue;
         }
         if (!need_slots(signum)) {
             return false;
         }
-        if (kind_of(handler) == CALLABLE && !set_stdlib_handler(signum, engine.dispatcher)) {
+        engine.actions[signum] = (struct action){.flags = now.sa_flags & SA_RESTART};
+        if (beside) {
+            if (!change_beside_audience(signum, kind)) {
+                return false;
+            }
+            continue;
+        }
+        if (kind == CALLABLE && !set_stdlib_handler(signum, engine.dispatcher)) {
             return false;
         }
-        if (!set_kernel_handler(signum, now.sa_flags & SA_RESTART)) {
+        set_bit(&arrivals.to_inbox, signum, true);
+        if (!set_kernel_handler(signum, kind)) {
             return false;
         }
     }
@@ -381,7 +574,7 @@ void dispositions_hand_over(void) {
     for (int signum = 1; signum < SIGNALS; signum++) {
         PyObject *handler = engine.handlers[signum];
         struct sigaction now;
-        if (kind_of(handler) < INTERRUPT || handler == Py_None ||
+        if ((kind_of(handler) != INTERRUPT && kind_of(handler) != CALLABLE) ||
             sigaction(signum, NULL, &now) != 0 || !is_ours(&now)) {
             continue;
         }

@@ -23,6 +23,15 @@ struct engine {
 
     /* What signal() set, by number: SIG_DFL, SIG_IGN, a callable, or None (not set from Python). */
     PyObject *handlers[SIGNALS];
+    struct action {
+        bool posix;     /* set by sigaction(): called as POSIX says, not as signal() always did */
+        uint32_t flags; /* SA_* */
+        uint64_t mask;  /* handlers of these wait while this one runs */
+    } actions[SIGNALS];
+    uint64_t
+        give_back;   /* signals whose action goes back to arrivals.previous with their audience */
+    uint64_t reset;  /* signals that SA_RESETHAND has set back to the default action */
+    uint64_t untold; /* signals whose handler CPython's own table does not show yet */
     PyObject *numbers[SIGNALS]; /* plain ints, what handlers are called with */
     PyObject *members[SIGNALS]; /* Signals.SIGHUP, …; the plain int where there is no member */
 
@@ -66,16 +75,42 @@ void door_close(void);
 bool engine_open(void);
 
 /* delivery.c */
+PyObject *latency_list(const uint64_t buckets[LATENCY_BUCKETS]);
 void delivery_after_fork(bool other_thread);
 void ring_if_work(void);
 
 /* dispositions.c */
 bool require_main_thread(const char *function);
+enum kind { DEFAULT, IGNORE, INTERRUPT, CALLABLE, FOREIGN };
+enum kind kind_of(PyObject *handler);
+PyObject *read_handler(PyObject *handler);
+PyObject *set_disposition(int signum, PyObject *handler, struct action action);
+bool reset_disposition(int signum);
+bool is_ours(const struct sigaction *action);
+bool disposition_take(int signum);
+bool disposition_refresh(int signum);
+void disposition_give_back(int signum);
 void dispositions_read(void);
 bool dispositions_adopt(void);
 void dispositions_hand_over(void);
 void dispositions_let_go(void);
 bool set_stdlib_handler(int signum, PyObject *handler);
+
+/* info.c */
+bool info_add_type(PyObject *module);
+PyObject *make_info(int signum, const struct arrival_record *record);
+
+/* consumers.c */
+bool consumers_add_type(PyObject *module);
+void consumers_close_all(void);
+void consumers_after_fork(bool wiped_on_fork);
+void note_answer(int signum, uint64_t monotonic_ns);
+void send_again(int signum, const struct arrival_record *record);
+PyObject *main_handler_oldest(uint64_t may_run, int *signum, uint64_t *monotonic_ns);
+PyObject *main_handler_take(PyObject *registration, PyObject **handler);
+
+/* sections.c */
+bool add_blocked_section(PyObject *module);
 
 /* wakeup.c */
 void report_wakeup_failures(void);
@@ -84,9 +119,18 @@ bool wakeup_take_over(bool at_import, bool *in_use);
 void wakeup_hand_over(void);
 PyObject *set_zero_wakeup_fd(PyObject *module, PyObject *number);
 
+/* codes.c */
+struct constant {
+    const char *name;
+    long value;
+};
+#define CONSTANT(name) {#name, name}
+extern const struct constant code_constants[]; /* ends with a NULL name */
+
 /* Each file's functions, added by module.c. */
-extern PyMethodDef delivery_methods[], dispositions_methods[], itimers_methods[], masks_methods[],
-    sending_methods[], waiting_methods[], wakeup_methods[];
+extern PyMethodDef actions_methods[], consumers_methods[], delivery_methods[],
+    dispositions_methods[], info_methods[], itimers_methods[], masks_methods[],
+    run_default_methods[], sending_methods[], waiting_methods[], wakeup_methods[];
 extern PyMethodDef dispatcher_method;
 
 #define FUNCTION(function) ((PyCFunction)(void (*)(void))(function))

@@ -1,12 +1,15 @@
-/* The inbox: mapping it, and taking records out (putting them in is inline, in inbox.h).
+/* The inbox: mapping it, and taking records out (putting them in is inline, in ring.h).
  * Context: the main thread, with the GIL.
  * Callers: module.c and dispositions.c map; delivery.c takes out; the C harness of the tests. */
 #include "inbox.h"
 
-#include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
-static void *map_wiped(size_t size, bool *wiped_on_fork) {
+/* Memory that is zeroes in a forked child. NULL without memory, errno set. `wiped_on_fork` is false
+ * on a kernel before 4.14 (or a sandbox that lacks the advice): the child's hook then wipes by
+ * hand, a little later. */
+void *map_wiped(size_t size, bool *wiped_on_fork) {
     void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) {
@@ -16,23 +19,21 @@ static void *map_wiped(size_t size, bool *wiped_on_fork) {
     return memory;
 }
 
-/* NULL without memory, errno set. `wiped_on_fork` is false on a kernel before 4.14 (or a sandbox
- * that lacks the advice): the child's hook then wipes by hand, a little later. */
 struct inbox *inbox_map(bool *wiped_on_fork) {
     return map_wiped(sizeof(struct inbox), wiped_on_fork);
 }
 
-static size_t slots_size(int signum) { return sizeof(struct inbox_slot) << inbox_bits(signum); }
+static size_t slots_size(int signum) { return sizeof(struct ring_slot) << inbox_bits(signum); }
 
 /* Address space only (4 MiB for a real-time signal): the kernel gives pages as they are first used.
  */
-struct inbox_slot *inbox_map_slots(int signum) {
+struct ring_slot *inbox_map_slots(int signum) {
     bool ignored;
     return map_wiped(slots_size(signum), &ignored);
 }
 
 /* What MADV_WIPEONFORK does, for kernels without it. */
-void inbox_wipe(struct inbox *inbox, struct inbox_slot *const slots[SIGNALS]) {
+void inbox_wipe(struct inbox *inbox, struct ring_slot *const slots[SIGNALS]) {
     memset(inbox, 0, sizeof *inbox);
     for (int signum = 1; signum < SIGNALS; signum++) {
         if (slots[signum] != NULL) {
@@ -42,18 +43,15 @@ void inbox_wipe(struct inbox *inbox, struct inbox_slot *const slots[SIGNALS]) {
 }
 
 /* The oldest record of a signal, or NULL. Valid until it is popped. */
-const struct arrival_record *inbox_head(struct inbox *inbox, struct inbox_slot *slots, int signum) {
-    uint64_t head = atomic_load_explicit(&inbox->queues[signum].head, memory_order_relaxed);
-    struct inbox_slot *slot = inbox_slot_at(slots, signum, head);
-    if (atomic_load_explicit(&slot->lap, memory_order_acquire) != inbox_lap(signum, head) + 1) {
-        return NULL;
-    }
-    return &slot->record;
+const struct arrival_record *inbox_head(struct inbox *inbox, struct ring_slot *slots, int signum) {
+    const struct ring_slot *slot =
+        ring_head(&inbox->queues[signum].ring, slots, inbox_bits(signum));
+    return slot == NULL ? NULL : &slot->record;
 }
 
 /* Is there none left? Clear the bit, then look again: a record published in between has set the bit
  * before we cleared it, or will set it. */
-static const struct arrival_record *head_or_clear(struct inbox *inbox, struct inbox_slot *slots,
+static const struct arrival_record *head_or_clear(struct inbox *inbox, struct ring_slot *slots,
                                                   int signum) {
     const struct arrival_record *head = inbox_head(inbox, slots, signum);
     if (head == NULL) {
@@ -66,24 +64,20 @@ static const struct arrival_record *head_or_clear(struct inbox *inbox, struct in
     return head;
 }
 
-bool inbox_pop(struct inbox *inbox, struct inbox_slot *slots, int signum,
+bool inbox_pop(struct inbox *inbox, struct ring_slot *slots, int signum,
                struct arrival_record *record) {
     const struct arrival_record *oldest = inbox_head(inbox, slots, signum);
     if (oldest == NULL) {
         return false;
     }
     *record = *oldest;
-    struct inbox_queue *queue = &inbox->queues[signum];
-    uint64_t head = atomic_load_explicit(&queue->head, memory_order_relaxed);
-    atomic_store_explicit(&inbox_slot_at(slots, signum, head)->lap, inbox_lap(signum, head) + 2,
-                          memory_order_release);
-    atomic_store_explicit(&queue->head, head + 1, memory_order_relaxed);
+    ring_pop(&inbox->queues[signum].ring, slots, inbox_bits(signum));
     head_or_clear(inbox, slots, signum);
     return true;
 }
 
 /* The signal whose oldest record arrived first, among those in `may_run`; 0 where none waits. */
-int inbox_oldest(struct inbox *inbox, struct inbox_slot *const slots[SIGNALS], uint64_t may_run) {
+int inbox_oldest(struct inbox *inbox, struct ring_slot *const slots[SIGNALS], uint64_t may_run) {
     int oldest = 0;
     uint64_t oldest_ns = UINT64_MAX;
     uint64_t ready = atomic_load(&inbox->ready) & may_run;

@@ -9,11 +9,7 @@ struct engine engine;
 
 /* From the platform's <signal.h>: names that it lacks are absent. The values become members of the
  * stdlib's own enums, where it has the name too. */
-static const struct constant {
-    const char *name;
-    int value;
-} signal_constants[] = {
-#define CONSTANT(name) {#name, name}
+static const struct constant signal_constants[] = {
     CONSTANT(SIGHUP),    CONSTANT(SIGINT),  CONSTANT(SIGQUIT), CONSTANT(SIGILL),
     CONSTANT(SIGTRAP),   CONSTANT(SIGABRT), CONSTANT(SIGFPE),  CONSTANT(SIGKILL),
     CONSTANT(SIGBUS),    CONSTANT(SIGSEGV), CONSTANT(SIGSYS),  CONSTANT(SIGPIPE),
@@ -65,14 +61,14 @@ static const struct constant plain_constants[] = {
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 
-static bool add_member(PyObject *module, PyObject *type, const char *name, int value) {
+static bool add_member(PyObject *module, PyObject *type, const char *name, long value) {
     PyObject *member = PyObject_GetAttrString(type, name);
     if (member == NULL) {
         PyErr_Clear(); /* this Python's stdlib does not know the name */
         return true;
     }
     if (PyLong_AsLong(member) != value) {
-        PyErr_Format(PyExc_ImportError, "the stdlib says %s is %R, this platform says %d", name,
+        PyErr_Format(PyExc_ImportError, "the stdlib says %s is %R, this platform says %ld", name,
                      member, value);
         Py_DECREF(member);
         return false;
@@ -99,6 +95,11 @@ static bool add_constants(PyObject *module, PyObject *signals, PyObject *sigmask
             return false;
         }
     }
+    for (const struct constant *code = code_constants; code->name != NULL; code++) {
+        if (PyModule_AddIntConstant(module, code->name, code->value) < 0) {
+            return false;
+        }
+    }
     return add_member(module, signals, "SIGRTMIN", SIGRTMIN) &&
            add_member(module, signals, "SIGRTMAX", SIGRTMAX);
 }
@@ -116,6 +117,11 @@ static const char *const shared_names[] = {"Signals",
 static PyMethodDef *const public_methods[] = {
     dispositions_methods, itimers_methods, masks_methods,
     sending_methods,      waiting_methods, wakeup_methods,
+};
+
+/* What the package's own modules use. */
+static PyMethodDef *const inner_methods[] = {
+    actions_methods, consumers_methods, delivery_methods, info_methods, run_default_methods,
 };
 
 static bool share(PyObject *module, PyObject *stdlib, const char *name) {
@@ -167,6 +173,9 @@ static PyObject *after_fork_in_child(PyObject *module, PyObject *unused) {
         door_after_fork();
         delivery_after_fork(other_thread);
     }
+    if (!engine.closed) {
+        consumers_after_fork(engine.wiped_on_fork);
+    }
     Py_RETURN_NONE;
 }
 
@@ -181,6 +190,7 @@ static PyObject *close_engine(PyObject *module, PyObject *unused) {
     PyObject *type, *value, *traceback;
     (void)PyErr_CheckSignals(); /* what a handler raises now is atexit's to report */
     PyErr_Fetch(&type, &value, &traceback);
+    consumers_close_all();
     if (engine.open) {
         dispositions_hand_over();
         arrivals_end(); /* the last that are ours have published */
@@ -362,13 +372,15 @@ static int execute(PyObject *module) {
     } else {
         done = done && share_functions(module, stdlib);
     }
-    done = done && list_public_names(module) &&
+    done = done && list_public_names(module) && add_blocked_section(module) &&
            PyModule_AddObjectRef(module, "main_interpreter",
                                  main_interpreter ? Py_True : Py_False) == 0;
     if (main_interpreter) {
-        done = done && PyModule_AddFunctions(module, private_methods) == 0 &&
-               PyModule_AddFunctions(module, delivery_methods) == 0 &&
-               start(module, stdlib, signals);
+        done = done && PyModule_AddFunctions(module, private_methods) == 0;
+        for (size_t i = 0; done && i < COUNT(inner_methods); i++) {
+            done = PyModule_AddFunctions(module, inner_methods[i]) == 0;
+        }
+        done = done && info_add_type(module) && consumers_add_type(module) && start(module, stdlib, signals);
     }
     Py_XDECREF(sigmasks);
     Py_XDECREF(signals);

@@ -1,4 +1,4 @@
-/* Sending: raise_signal(), pthread_kill(), pidfd_send_signal().
+/* Sending: raise_signal(), pthread_kill(), pidfd_send_signal(), sigqueue().
  * Context: any thread, with the GIL.
  * Callers: Python. */
 #include <errno.h>
@@ -141,9 +141,68 @@ static PyObject *pidfd_send_signal(PyObject *module, PyObject *const *args, Py_s
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(
+    sigqueue_doc,
+    "sigqueue(pid, signum, value=0, /)\n--\n\n"
+    "Send a signal to a process, with a number for its handler: SignalInfo.si_value there.\n\n"
+    "Real-time signals (SIGRTMIN to SIGRTMAX) queue: each arrives, in order, with its own value. "
+    "Of\n"
+    "a standard signal that is pending already a second one is lost, value and all; and where the\n"
+    "receiver's queue is full it arrives without its value, as POSIX allows. Sent to the own "
+    "process\n"
+    "from the main thread, its handler has run when this returns.\n\n"
+    "Parameters:\n"
+    "    pid: one process, 1 or more. (Not a group: os.kill() sends to groups.)\n"
+    "    signum: the signal's number; 0 only asks whether the process is there and may be sent "
+    "to.\n"
+    "    value: any C int, -2**31 to 2**31 - 1.\n\n"
+    "Raises:\n"
+    "    BlockingIOError: as many signals are queued as the receiver's user may have\n"
+    "        (RLIMIT_SIGPENDING): try again later.\n"
+    "    ProcessLookupError: no such process. PermissionError: not one that we may send to.\n"
+    "    ValueError: pid is less than 1, or signum out of range. OverflowError: value is no C "
+    "int.\n"
+    "    Anything that a handler raises, in the main thread.\n\n"
+    "Platform: Linux. Any thread. Source: POSIX sigqueue(); man pages sigqueue(3), signal(7).");
+
+static PyObject *sigqueue_(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+    (void)module;
+    int pid, signum;
+    int number = 0;
+    if (nargs < 2 || nargs > 3) {
+        PyErr_Format(PyExc_TypeError, "sigqueue expected %s arguments, got %zd",
+                     nargs < 2 ? "at least 2" : "at most 3", nargs);
+        return NULL;
+    }
+    if (!parse_int(args[0], &pid) || !parse_int(args[1], &signum) ||
+        (nargs == 3 && !parse_int(args[2], &number)) || (signum != 0 && !in_range(signum))) {
+        return NULL;
+    }
+    /* The kernel says ESRCH. But 0 and less are groups to os.kill(), and who means one is to be
+     * told so, not that it has gone. */
+    if (pid < 1) {
+        PyErr_Format(PyExc_ValueError, "pid must be 1 or more, not %d: os.kill() sends to groups",
+                     pid);
+        return NULL;
+    }
+    if (pid == getpid() && !make_room_for(signum)) {
+        return NULL;
+    }
+    union sigval value = {.sival_ptr = NULL}; /* the bytes beyond the int, too */
+    value.sival_int = number;
+    if (sigqueue(pid, signum, value) != 0) {
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    if (PyErr_CheckSignals() < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 PyMethodDef sending_methods[] = {
     {"raise_signal", raise_signal, METH_O, raise_signal_doc},
     {"pthread_kill", FUNCTION(pthread_kill_), METH_FASTCALL, pthread_kill_doc},
     {"pidfd_send_signal", FUNCTION(pidfd_send_signal), METH_FASTCALL, pidfd_send_signal_doc},
+    {"sigqueue", FUNCTION(sigqueue_), METH_FASTCALL, sigqueue_doc},
     {NULL, NULL, 0, NULL},
 };

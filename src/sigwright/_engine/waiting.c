@@ -1,10 +1,17 @@
-/* Waiting for signals: pause(), sigwait(), sigwaitinfo(), sigtimedwait().
+/* Waiting for signals: pause(), sigsuspend(), sigwait(), sigwaitinfo(), sigtimedwait().
  * Context: any thread, with the GIL (released while waiting).
  * Callers: Python. */
 #include <errno.h>
 #include <unistd.h>
 
 #include "sets.h"
+
+/* A door that rang too late is no signal of the program's: sleep on. Doors land in the main thread
+ * only; what ends the sleep of another one is the program's, whatever rang elsewhere meanwhile. */
+static bool only_a_door_rang(uint64_t deliveries, uint32_t idle_rings) {
+    return pthread_equal(pthread_self(), arrivals.main_thread) && engine.deliveries == deliveries &&
+           atomic_load(&arrivals.inbox->idle_rings) != idle_rings;
+}
 
 PyDoc_STRVAR(pause_doc,
              "pause()\n--\n\n"
@@ -28,9 +35,52 @@ static PyObject *pause_(PyObject *module, PyObject *unused) {
         if (PyErr_CheckSignals() < 0) {
             return NULL;
         }
-        /* A door that rang too late is no signal of the program's: sleep on. */
-    } while (engine.deliveries == deliveries &&
-             atomic_load(&arrivals.inbox->idle_rings) != idle_rings);
+    } while (only_a_door_rang(deliveries, idle_rings));
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(
+    sigsuspend_doc,
+    "sigsuspend(mask, /)\n--\n\n"
+    "Block exactly these signals, sleep until another one has arrived and its handler been "
+    "called,\n"
+    "and block what was blocked before. The change and the sleep are one step: what is blocked "
+    "until\n"
+    "then, and not in mask, cannot slip in between. The safe way to wait for a condition that a\n"
+    "handler changes:\n\n"
+    "    old = pthread_sigmask(SIG_BLOCK, [SIGUSR1])\n"
+    "    while not condition:\n"
+    "        sigsuspend(old)\n"
+    "    pthread_sigmask(SIG_SETMASK, old)\n\n"
+    "In the main thread a signal that lands on another thread counts as well. In another thread "
+    "the\n"
+    "handler runs in the main thread, maybe after this has returned.\n\n"
+    "Parameters:\n"
+    "    mask: the numbers of the signals to block meanwhile, in any iterable.\n\n"
+    "Raises:\n"
+    "    ValueError: a number out of range.\n"
+    "    Anything that a handler raises, in the main thread. The mask is back by then.\n\n"
+    "Platform: Unix. Any thread. Source: POSIX sigsuspend().");
+
+static PyObject *sigsuspend_(PyObject *module, PyObject *numbers) {
+    (void)module;
+    sigset_t mask;
+    /* What has arrived before has its handler called before, as in C: it is not what we wait for.
+     */
+    if (!parse_set(numbers, &mask) || PyErr_CheckSignals() < 0) {
+        return NULL;
+    }
+    uint64_t deliveries = engine.deliveries;
+    uint32_t idle_rings;
+    do {
+        idle_rings = atomic_load(&arrivals.inbox->idle_rings);
+        Py_BEGIN_ALLOW_THREADS;
+        sigsuspend(&mask);
+        Py_END_ALLOW_THREADS;
+        if (PyErr_CheckSignals() < 0) {
+            return NULL;
+        }
+    } while (only_a_door_rang(deliveries, idle_rings));
     Py_RETURN_NONE;
 }
 
@@ -173,6 +223,7 @@ static PyObject *sigtimedwait_(PyObject *module, PyObject *const *args, Py_ssize
 
 PyMethodDef waiting_methods[] = {
     {"pause", pause_, METH_NOARGS, pause_doc},
+    {"sigsuspend", sigsuspend_, METH_O, sigsuspend_doc},
     {"sigwait", FUNCTION(sigwait_), METH_FASTCALL | METH_KEYWORDS, sigwait_doc},
     {"sigwaitinfo", sigwaitinfo_, METH_O, sigwaitinfo_doc},
     {"sigtimedwait", FUNCTION(sigtimedwait_), METH_FASTCALL, sigtimedwait_doc},
