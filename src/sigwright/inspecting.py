@@ -117,7 +117,9 @@ class ConsumerStats:
     """There was no room, or the handler was gone."""
     waiting: int
     latency: tuple[int, ...]
-    """From arrival to delivery: latency[n] of them took 2**n to 2**(n+1) - 1 nanoseconds."""
+    """From arrival to delivery: latency[n] of them took 2**n to 2**(n+1) - 1 nanoseconds. Of the
+    calls of `signal()`'s handler the first 64 are timed, then one in 16: it shall pay nothing for
+    this. Of all others each is."""
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ def raise_system_exit(signum: int | Arrived, frame: FrameType | None = None) -> 
     """Handle a signal by raising SystemExit(128 + its number), as shells count.
 
     So the program ends as by `sys.exit()`: every `finally`, `with` and `atexit` on the way out
-    runs, where SIGTERM's default action would end it on the spot.
+    runs, where SIGTERM's default action would end it on the spot::
 
-    >>> signal(SIGTERM, raise_system_exit)
+        signal(SIGTERM, raise_system_exit)
 
     For `signal()` and `add_handler()`. Not for `add_handler(..., thread=True)`: there it would end
     that handler, not the program.

@@ -117,6 +117,9 @@ static PyObject *current_action(int signum) {
                    ? NULL
                    : Py_BuildValue("(NIN)", handler, (unsigned)action->flags, own_mask);
     }
+    if (actor_of(&now) == BY_DEFAULT || actor_of(&now) == IGNORED) {
+        now.sa_flags &= SA_NOCLDSTOP | SA_NOCLDWAIT; /* the others mean nothing there */
+    }
     PyObject *mask = set_to_python(&now.sa_mask);
     if (handler == NULL || mask == NULL) {
         Py_XDECREF(handler);
@@ -146,7 +149,7 @@ static bool set_c_handler(int signum, const struct sigaction *action) {
     }
     Py_DECREF(old);
     replace_reference(&engine.handlers[signum], Py_NewRef(Py_None));
-    return atomic_load(&arrivals.audiences[signum]) == NULL || disposition_take(signum);
+    return atomic_load(&arrivals.audiences[signum]) == NULL || disposition_take(signum, true);
 }
 
 static bool set_action(int signum, PyObject *handler, unsigned flags, const sigset_t *mask) {

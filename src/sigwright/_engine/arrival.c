@@ -32,16 +32,39 @@ struct arrival_state arrivals = {
  * that ends the engine, waits until the arrivals that may still use the old one are over. Two
  * counters and an epoch, as in SRCU: new arrivals count in the epoch's own counter, so that a storm
  * cannot keep the writer waiting. All operations are sequentially consistent: an arrival whose
- * increment the writer did not see comes after the writer's store, and so reads the new value. */
+ * increment the writer did not see comes after the writer's store, and so reads the new value.
+ *
+ * On the main thread, where nearly all signals land, plain stores do it: only that thread writes
+ * them, and a writer in another thread has the kernel put the fence between them and what follows
+ * (membarrier(2), in arrivals_end()). */
 static bool on_main_thread(void) { return pthread_equal(pthread_self(), arrivals.main_thread); }
+
+static void add_here(_Atomic uint32_t *counter, uint32_t amount) {
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + amount,
+                          memory_order_release);
+}
 
 static uint32_t enter(void) {
     uint32_t parity = atomic_load(&arrivals.epoch) & 1;
-    atomic_fetch_add(&arrivals.inbox->in_flight[parity], 1);
+    if (on_main_thread()) {
+        add_here(&arrivals.main_depth, 1);
+        atomic_signal_fence(memory_order_seq_cst); /* for the compiler; the rest is membarrier's */
+    } else {
+        atomic_fetch_add(&arrivals.inbox->in_flight[parity], 1);
+    }
     return parity;
 }
 
-static void leave(uint32_t parity) { atomic_fetch_sub(&arrivals.inbox->in_flight[parity], 1); }
+static void leave(uint32_t parity) {
+    if (on_main_thread()) {
+        add_here(&arrivals.main_depth, UINT32_MAX); /* one less */
+        if (atomic_load_explicit(&arrivals.main_depth, memory_order_relaxed) == 0) {
+            add_here(&arrivals.main_over, 1);
+        }
+    } else {
+        atomic_fetch_sub(&arrivals.inbox->in_flight[parity], 1);
+    }
+}
 
 static void set_timer(uint32_t delay_us) {
     atomic_store(&arrivals.inbox->timer_delay_us, delay_us);

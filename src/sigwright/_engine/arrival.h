@@ -54,6 +54,10 @@ struct arrival_state {
     /* For arrivals_end(): who replaces an audience, the wakeup fd, a door or the timer, or closes,
      * waits until no arrival still uses the old one. */
     _Atomic uint32_t epoch;
+    /* Arrivals that the main thread is in (one, unless somebody else's handler calls ours without
+     * a mask), and how often it has left the last. */
+    _Atomic uint32_t main_depth;
+    _Atomic uint32_t main_over;
 };
 
 extern struct arrival_state arrivals;

@@ -52,25 +52,44 @@ void note_answer(int signum, uint64_t monotonic_ns) {
 
 /* --- reading ---------------------------------------------------------------------------------- */
 
-/* The oldest record's slot, or NULL. */
-static const struct ring_slot *oldest_slot(const struct consumer *consumer) {
-    struct consumer_shared *shared = consumer->shared;
-    const struct ring_slot *oldest = ring_head(&shared->ring, consumer->slots, consumer->bits);
-    /* A record at the head that is still being filled comes first: who fills it wakes us then. */
-    if (oldest == NULL && ring_waiting(&shared->ring) != 0) {
-        return NULL;
-    }
-    if (atomic_load(&shared->in_reserve) != 0) {
-        int count = __builtin_popcountll(consumer->signals);
-        for (int i = 0; i < count; i++) {
-            struct ring_slot *slot = &consumer->reserve[i];
-            if (atomic_load_explicit(&slot->lap, memory_order_acquire) == 2 &&
-                (oldest == NULL || slot->record.monotonic_ns < oldest->record.monotonic_ns)) {
-                oldest = slot;
-            }
+static const struct ring_slot *oldest_reserved(const struct consumer *consumer) {
+    const struct ring_slot *oldest = NULL;
+    int count = __builtin_popcountll(consumer->signals);
+    for (int i = 0; i < count; i++) {
+        const struct ring_slot *slot = &consumer->reserve[i];
+        if (atomic_load_explicit(&slot->lap, memory_order_acquire) == 2 &&
+            (oldest == NULL || slot->record.monotonic_ns < oldest->record.monotonic_ns)) {
+            oldest = slot;
         }
     }
     return oldest;
+}
+
+/* The oldest record's slot, or NULL. A thread's arrivals come out in their order: the reserve is
+ * looked at first, for what is there then is older than whatever goes into the ring later; and once
+ * more where something went into it meanwhile (finitely often: only we free its slots). */
+static const struct ring_slot *oldest_slot(const struct consumer *consumer) {
+    struct consumer_shared *shared = consumer->shared;
+    for (;;) {
+        uint64_t ever_reserved = atomic_load(&shared->ever_reserved);
+        const struct ring_slot *reserved =
+            atomic_load(&shared->in_reserve) != 0 ? oldest_reserved(consumer) : NULL;
+        const struct ring_slot *head = ring_head(&shared->ring, consumer->slots, consumer->bits);
+        if (atomic_load(&shared->ever_reserved) != ever_reserved) {
+            continue;
+        }
+        if (reserved == NULL) {
+            return head;
+        }
+        if (head == NULL && ring_waiting(&shared->ring) == 0) {
+            return reserved;
+        }
+        /* A record at the head that is still being filled is older: who fills it wakes us then. */
+        head = head != NULL ? head : ring_head(&shared->ring, consumer->slots, consumer->bits);
+        return head == NULL || head->record.monotonic_ns <= reserved->record.monotonic_ns
+                   ? head
+                   : reserved;
+    }
 }
 
 static uint64_t waiting(const struct consumer *consumer) {
@@ -471,8 +490,7 @@ static bool join_audiences(struct consumer *consumer) {
         EACH_SIGNAL(signum, consumer->signals) {
             replaced[signum] = atomic_exchange(&arrivals.audiences[signum], larger[signum]);
             joined |= signal_bit((int)signum);
-            taken = replaced[signum] == NULL ? disposition_take((int)signum)
-                                             : disposition_refresh((int)signum);
+            taken = disposition_take((int)signum, replaced[signum] == NULL);
             if (!taken) {
                 break;
             }

@@ -244,14 +244,23 @@ static PyObject *stdlib_handler(int signum) {
     return handler;
 }
 
-/* The first consumer of a signal is there: from now on it arrives here. SIG_DFL and
- * default_int_handler do not act while somebody listens; a C handler from before does, chained.
- * Any thread. */
-bool disposition_take(int signum) {
+/* The audience has changed: do system calls restart? */
+bool disposition_refresh(int signum) {
+    bool chained = (atomic_load(&arrivals.chained) & signal_bit(signum)) != 0;
+    return set_kernel_handler(signum, chained ? FOREIGN : kind_of(engine.handlers[signum]));
+}
+
+/* A consumer of a signal is there: from now on it arrives here. SIG_DFL and default_int_handler do
+ * not act while somebody listens; a C handler from before does, chained. Not the first consumer:
+ * the signal is ours, unless somebody has taken it behind our back. Any thread. */
+bool disposition_take(int signum, bool first) {
     struct sigaction now;
     if (sigaction(signum, NULL, &now) != 0) {
         PyErr_SetFromErrno(PyExc_OSError);
         return false;
+    }
+    if (!first && is_ours(&now)) {
+        return disposition_refresh(signum);
     }
     bool hidden = (door_hidden() & signal_bit(signum)) != 0;
     bool chained = !is_ours(&now) && !hidden && is_c_handler(&now);
@@ -279,12 +288,6 @@ bool disposition_take(int signum) {
     set_bit(&arrivals.to_inbox, signum, kind == CALLABLE && !is_stdlibs(&now));
     set_bit(&arrivals.chained, signum, chained);
     return set_kernel_handler(signum, chained ? FOREIGN : kind);
-}
-
-/* The audience has changed: do system calls restart? */
-bool disposition_refresh(int signum) {
-    bool chained = (atomic_load(&arrivals.chained) & signal_bit(signum)) != 0;
-    return set_kernel_handler(signum, chained ? FOREIGN : kind_of(engine.handlers[signum]));
 }
 
 /* The last consumer is about to leave, but still gets a copy: go back to what signal() says now, or

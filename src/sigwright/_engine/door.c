@@ -14,6 +14,7 @@
  * The numbers are hidden: masks, sigpending() and valid_signals() never show them, and whoever asks
  * for one by its number gets it: the door moves to another. */
 #include <errno.h>
+#include <linux/membarrier.h>
 #include <sched.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -53,13 +54,49 @@ static bool wait_for_parity(void) {
     return true;
 }
 
-/* After it, no arrival on another thread still uses what was replaced before it (an arrival on this
- * one is over anyway). False: one did not end within a second; it is stuck in write() to a wakeup
- * fd that blocks. How arrivals are counted: see enter() in arrival.c. */
+/* Every thread of the process has passed a fence when it returns. */
+static bool fence_everywhere(void) {
+    if (syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0) {
+        return true;
+    }
+    /* The first time: EPERM. A kernel before 4.14, or a sandbox, has none of it. */
+    return syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0 &&
+           syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0;
+}
+
+/* For writers in other threads: an arrival that the main thread was in is over. */
+static bool wait_for_main(void) {
+    struct timespec pause = {0, 100000};
+    if (!fence_everywhere()) {
+        /* Long enough for what the main thread had in its store buffer to be seen. */
+        nanosleep(&pause, NULL);
+    }
+    uint32_t over = atomic_load(&arrivals.main_over);
+    for (int tries = 0;
+         atomic_load(&arrivals.main_depth) != 0 && atomic_load(&arrivals.main_over) == over;
+         tries++) {
+        if (tries > 10000) {
+            return false;
+        }
+        if (tries < 100) {
+            sched_yield();
+        } else {
+            nanosleep(&pause, NULL);
+        }
+    }
+    return true;
+}
+
+/* After it, no arrival still uses what was replaced before it. Any thread; on the calling one every
+ * arrival is over anyway. False: one did not end within a second; it is stuck in write() to a
+ * wakeup fd that blocks. How arrivals are counted: see enter() in arrival.c. */
 bool arrivals_end(void) {
     /* Twice, since an arrival may have read the epoch just before the flip and counted after it. */
     bool first = wait_for_parity();
     bool ended = wait_for_parity() && first;
+    if (!pthread_equal(pthread_self(), arrivals.main_thread)) {
+        ended = wait_for_main() && ended;
+    }
     /* What they sent to this thread lands when a system call ends: here, under the old handler. */
     syscall(SYS_getpid);
     return ended;
@@ -278,6 +315,7 @@ bool door_make_room(uint64_t asked) {
 /* In the child: the thread that forked is the main thread now, and timers are not inherited. */
 void door_after_fork(void) {
     arrivals.main_thread = pthread_self();
+    atomic_store(&arrivals.main_depth, 0); /* the parent's may have been in one */
     atomic_store(&arrivals.main_tid, (pid_t)syscall(SYS_gettid));
     atomic_store(&arrivals.inbox->timer_armed, 0);
     if (atomic_exchange(&arrivals.timer, -1) != -1) {

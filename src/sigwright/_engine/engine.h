@@ -87,7 +87,7 @@ PyObject *read_handler(PyObject *handler);
 PyObject *set_disposition(int signum, PyObject *handler, struct action action);
 bool reset_disposition(int signum);
 bool is_ours(const struct sigaction *action);
-bool disposition_take(int signum);
+bool disposition_take(int signum, bool first);
 bool disposition_refresh(int signum);
 void disposition_give_back(int signum);
 void dispositions_read(void);

@@ -380,7 +380,8 @@ static int execute(PyObject *module) {
         for (size_t i = 0; done && i < COUNT(inner_methods); i++) {
             done = PyModule_AddFunctions(module, inner_methods[i]) == 0;
         }
-        done = done && info_add_type(module) && consumers_add_type(module) && start(module, stdlib, signals);
+        done = done && info_add_type(module) && consumers_add_type(module) &&
+               start(module, stdlib, signals);
     }
     Py_XDECREF(sigmasks);
     Py_XDECREF(signals);

@@ -42,12 +42,10 @@ static PyObject *pause_(PyObject *module, PyObject *unused) {
 PyDoc_STRVAR(
     sigsuspend_doc,
     "sigsuspend(mask, /)\n--\n\n"
-    "Block exactly these signals, sleep until another one has arrived and its handler been "
-    "called,\n"
-    "and block what was blocked before. The change and the sleep are one step: what is blocked "
-    "until\n"
-    "then, and not in mask, cannot slip in between. The safe way to wait for a condition that a\n"
-    "handler changes:\n\n"
+    "Sleep with another mask until a signal has arrived and its handler been called.\n\n"
+    "Exactly the signals of mask are blocked meanwhile, and what was blocked before afterwards.\n"
+    "The change and the sleep are one step: what is blocked until then, and not in mask, cannot\n"
+    "slip in between. The safe way to wait for a condition that a handler changes::\n\n"
     "    old = pthread_sigmask(SIG_BLOCK, [SIGUSR1])\n"
     "    while not condition:\n"
     "        sigsuspend(old)\n"

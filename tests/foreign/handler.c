@@ -1,0 +1,75 @@
+/* Somebody else's C handler, as a library would install it: it counts, and can call the one from
+ * before, or leave by siglongjmp() as cysignals does.
+ * Callers: tests/test_foreign_handlers.py, which compiles it and loads it with ctypes. */
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+static volatile sig_atomic_t counts[65];
+static volatile int last_pid, last_value;
+static struct sigaction before[65];
+static int calls_the_one_before;
+static sigjmp_buf place;
+static volatile sig_atomic_t jumps;
+
+static void handler(int signum, siginfo_t *info, void *context) {
+    counts[signum]++;
+    last_pid = info->si_pid;
+    last_value = info->si_value.sival_int;
+    if (calls_the_one_before) {
+        if (before[signum].sa_flags & SA_SIGINFO) {
+            before[signum].sa_sigaction(signum, info, context);
+        } else if (before[signum].sa_handler != SIG_DFL && before[signum].sa_handler != SIG_IGN) {
+            before[signum].sa_handler(signum);
+        }
+    }
+    if (jumps) {
+        jumps = 0;
+        siglongjmp(place, 1);
+    }
+}
+
+static void plain_handler(int signum) { counts[signum]++; }
+
+int foreign_install(int signum, int call_before) {
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_sigaction = handler;
+    action.sa_flags = SA_SIGINFO | SA_RESTART;
+    sigaddset(&action.sa_mask, SIGUSR2);
+    calls_the_one_before = call_before;
+    return sigaction(signum, &action, &before[signum]);
+}
+
+int foreign_install_plain(int signum) { return signal(signum, plain_handler) == SIG_ERR; }
+
+int foreign_reset(int signum) { return signal(signum, SIG_DFL) == SIG_ERR; }
+
+int foreign_is_installed(int signum) {
+    struct sigaction now;
+    sigaction(signum, NULL, &now);
+    return (now.sa_flags & SA_SIGINFO) && now.sa_sigaction == handler &&
+           (now.sa_flags & SA_RESTART) && sigismember(&now.sa_mask, SIGUSR2);
+}
+
+int foreign_plain_is_installed(int signum) {
+    struct sigaction now;
+    sigaction(signum, NULL, &now);
+    return !(now.sa_flags & SA_SIGINFO) && now.sa_handler == plain_handler;
+}
+
+int foreign_count(int signum) { return counts[signum]; }
+int foreign_last_pid(void) { return last_pid; }
+int foreign_last_value(void) { return last_value; }
+
+/* Raises the signal and is left from its handler by siglongjmp(): 1 if it was. */
+int foreign_jump_out_of(int signum) {
+    if (sigsetjmp(place, 1)) {
+        return 1;
+    }
+    jumps = 1;
+    raise(signum);
+    return 0;
+}
