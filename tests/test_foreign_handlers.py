@@ -36,7 +36,7 @@ def on_a_worker(signum):
     def work():
         started.set()
         over.wait()
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
     started.wait()
     signal.pthread_kill(thread.ident, signum)
@@ -146,6 +146,26 @@ def test_handlers_that_call_each_other_never_come_to_an_end(succeed):
         listener.close()
         second.close()
         assert foreign.foreign_is_installed(S)
+    """)
+
+
+@pytest.mark.parametrize("number", ["S", "RT", "signal.SIGSEGV"])
+def test_whoever_calls_ours_with_one_argument_crashes_us(succeed, number):
+    # readline saves the address of the handler only, and calls it as if it took the number only.
+    succeed(f"""
+        calls = []
+        signal.signal({number}, lambda *args: calls.append(args[0]))
+        listener = signal.listen({number})
+        foreign.foreign_install_careless({number})
+        if {number} != signal.SIGSEGV:
+            os.kill(os.getpid(), {number})
+            info = listener.get_nowait()
+            assert (info.si_signo, info.si_pid, info.si_code) == ({number}, 0, signal.SI_KERNEL)
+            assert calls == [{number}]
+        second = signal.listen({number})            # takes it back: we call theirs, theirs ours
+        os.kill(os.getpid(), {number})
+        assert listener.get_nowait().si_pid == second.get_nowait().si_pid == os.getpid()
+        assert listener.qsize() == second.qsize() == 0
     """)
 
 
@@ -390,4 +410,57 @@ def test_signal_sig_dfl_beside_a_listener_ends_the_process(succeed):
         sender.wait()
         assert listener.dropped == 0
         assert signal.getsignal(S) is signal.SIG_IGN
+    """)
+
+
+# --- sigwright's own hidden signals ---
+
+
+def test_a_listener_in_a_thread_takes_a_doors_number_from_it(succeed):
+    # From another thread a door cannot move: the two share the number.
+    succeed("""
+        doors = [n for n, what in signal.dispositions().items() if what.kernel == "door"]
+        assert len(doors) == 2
+        listeners = []
+        def work():
+            listeners.extend(signal.listen(door) for door in doors)
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        calls = []
+        signal.signal(S, lambda *args: calls.append(time.monotonic()))
+        for restart in (True, False):
+            signal.siginterrupt(S, restart)
+            sleeper, over = on_a_worker(S)          # rings
+            until(lambda: calls)
+            calls.clear()
+            over.set()
+            sleeper.join()
+        r, w = os.pipe()
+        threading.Timer(0.1, on_a_worker, [S]).start()
+        threading.Timer(3, os.write, [w, b"late"]).start()
+        signal.siginterrupt(S, True)
+        def raise_(*args):
+            raise InterruptedError
+        signal.signal(S, raise_)
+        start = time.monotonic()
+        try:
+            os.read(r, 4)                           # a ring must break it
+        except InterruptedError:
+            assert time.monotonic() - start < 2, "the main thread was not woken"
+        else:
+            raise AssertionError("the handler did not run")
+        for listener in listeners:
+            assert listener.qsize() == 0            # no ring is an arrival
+        for door, listener in zip(doors, listeners):
+            os.kill(os.getpid(), door)
+            assert listener.get(10).si_signo == door
+            listener.close()
+        shown = signal.dispositions()
+        assert all(shown[door].kernel == "door" for door in doors)
+        calls.clear()
+        signal.signal(S, lambda *args: calls.append(1))
+        sleeper, over = on_a_worker(S)
+        until(lambda: calls)
+        os._exit(0)
     """)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from signal import Signals
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from . import _engine
 from .actions import CHandler, sigaction
@@ -16,6 +16,8 @@ from .codes import SaFlags
 if TYPE_CHECKING:
     from collections.abc import Callable
     from signal import Handlers
+
+    from .listening import Listener, Registration
 
 __all__ = ["ConsumerStats", "Disposition", "SignalStats", "dispositions", "stats"]
 
@@ -33,7 +35,7 @@ class Disposition:
     else's in C, beneath our listeners too."""
     flags: SaFlags
     """The kernel's flags."""
-    consumers: tuple[_engine.Consumer, ...]
+    consumers: tuple[Listener | Registration, ...]
     """The open listeners and added handlers, in the order of their registration."""
     chained: bool
     """An earlier C handler is called as well, with each arrival."""
@@ -58,11 +60,15 @@ def dispositions() -> dict[int | Signals, Disposition]:
     """
     blocked = _engine.pthread_sigmask(_engine.SIG_BLOCK, ())
     pending = _engine.sigpending()
-    consumers = _engine.consumers()
+    consumers = _consumers()
     return {
         signum: _disposition(signum, blocked, pending, consumers)
         for signum in map(_as_member, range(1, _engine.NSIG))
     }
+
+
+def _consumers() -> list[Listener | Registration]:
+    return cast("list[Listener | Registration]", _engine.consumers())
 
 
 def _as_member(number: int) -> int | Signals:
@@ -76,7 +82,7 @@ def _disposition(
     signum: int,
     blocked: set[int | Signals],
     pending: set[int | Signals],
-    consumers: list[_engine.Consumer],
+    consumers: list[Listener | Registration],
 ) -> Disposition:
     audience = tuple(consumer for consumer in consumers if signum in consumer.signals)
     handler: Any = _engine.getsignal(signum)
@@ -106,9 +112,10 @@ class ConsumerStats:
     Once no arrival is under way: arrivals = deliveries + merges + drops + waiting.
     """
 
-    consumer: _engine.Consumer | None
+    consumer: Listener | Registration | None
     """A listener or a registration; None: the handler of `signal()`."""
     arrivals: int
+    """What came for it."""
     deliveries: int
     """Calls of the handler; arrivals that were read."""
     merges: int
@@ -116,10 +123,11 @@ class ConsumerStats:
     drops: int
     """There was no room, or the handler was gone."""
     waiting: int
+    """Not delivered yet."""
     latency: tuple[int, ...]
-    """From arrival to delivery: latency[n] of them took 2**n to 2**(n+1) - 1 nanoseconds. Of the
-    calls of `signal()`'s handler the first 64 are timed, then one in 16: it shall pay nothing for
-    this. Of all others each is."""
+    """How long it took from arrival to delivery. latency[n] of them took 2**n to 2**(n+1) - 1
+    nanoseconds. Of the calls of `signal()`'s handler the first 64 are timed, then one in 16, so
+    that it pays nothing for this. All others are."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +153,7 @@ def stats() -> dict[int | Signals, SignalStats]:
     """
     handlers = _engine.stats()
     latencies = _engine.latencies()
-    consumers = _engine.consumers()
+    consumers = _consumers()
     numbers = {int(signum) for consumer in consumers for signum in consumer.signals}
     result = {}
     for number in sorted(numbers | handlers.keys()):
@@ -163,7 +171,7 @@ def stats() -> dict[int | Signals, SignalStats]:
     return result
 
 
-def _consumer_stats(consumer: _engine.Consumer) -> ConsumerStats:
+def _consumer_stats(consumer: Listener | Registration) -> ConsumerStats:
     counts = consumer.stats()
     latency = tuple(counts.pop("latency"))
     return ConsumerStats(consumer, merges=0, latency=latency, **counts)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import AsyncIterator, Callable, Generator, Iterable
     from contextvars import Context
+    from signal import Signals
     from types import TracebackType
     from typing import Any, Self, TypeAlias, TypeVar
 
@@ -54,7 +55,7 @@ def listen(*signums: int, maxsize: int = 1024, inherit: bool = False) -> Listene
     While a listener is open on a signal, the default action and `default_int_handler` do not act:
     no KeyboardInterrupt, no end of the process. Handlers that `signal()` set do.
 
-    Args:
+    Parameters:
         signums: The signals, at least one.
         maxsize: How many arrivals may wait to be read; 64 bytes of memory are set aside for each,
             rounded up to a power of two. When so many wait, each signal has one more place; what
@@ -136,7 +137,7 @@ class Listener(_engine.Consumer):
         what nobody has read and no handler ran is raised again, once a number: a SIGTERM that came
         too late to be read ends the program. Closing twice is allowed.
 
-        Args:
+        Parameters:
             discard: Do not raise again what waits here.
 
         Raises:
@@ -187,10 +188,11 @@ class Listener(_engine.Consumer):
     @coroutine
     def _next(self) -> Generator[Any, Any, SignalInfo | None]:
         """Take the oldest arrival, waiting as the running loop does. None: it is closed."""
-        # trio first: as a guest it runs inside another loop, asyncio's perhaps.
-        trio = sys.modules.get("trio")
-        if trio is not None and trio.lowlevel.in_trio_task():
-            return (yield from self._next_in_trio(trio).__await__())
+        # trio first: as a guest it runs inside another loop, asyncio's perhaps. (It may be there in
+        # part: another thread imports it.)
+        in_trio_task = getattr(sys.modules.get("trio.lowlevel"), "in_trio_task", None)
+        if in_trio_task is not None and in_trio_task():
+            return (yield from self._next_in_trio(sys.modules["trio"]).__await__())
         loop = _running_loop()
         if loop is None:
             raise RuntimeError(
@@ -243,9 +245,10 @@ class Listener(_engine.Consumer):
 
 def _running_loop() -> AbstractEventLoop | None:
     try:
-        return sys.modules["asyncio"].get_running_loop()
-    except (KeyError, RuntimeError):
-        return None
+        loop: AbstractEventLoop = sys.modules["asyncio"].get_running_loop()
+    except (KeyError, AttributeError, RuntimeError):
+        return None  # not imported, or not yet in full, or not running
+    return loop
 
 
 class _AsyncioLoop:
@@ -279,9 +282,9 @@ class _AsyncioLoop:
         return True
 
     def stop_reading(self) -> None:
-        if self.fd != -1:
-            self.loop.remove_reader(self.fd)
-            self.fd = -1
+        fd, self.fd = self.fd, -1
+        if fd != -1:
+            self.loop.remove_reader(fd)
             self.listener._release()
 
     def wait(self) -> _Waiting:
@@ -324,8 +327,8 @@ class _AsyncioLoop:
         if self.loop.is_closed():
             # It has forgotten its readers.
             self.listener._loops.pop(self.loop, None)
-            if self.fd != -1:
-                self.fd = -1
+            fd, self.fd = self.fd, -1
+            if fd != -1:
                 self.listener._release()
         elif self.listener.closed and self.loop is _running_loop():
             # It may be the last thing that this loop does.
@@ -430,7 +433,7 @@ def add_handler(
     `signal()` set, if any, is called as well. As with a listener, the default action and
     `default_int_handler` do not act meanwhile.
 
-    Args:
+    Parameters:
         signum: The signal.
         handler: Called with one argument, the `SignalInfo`. What it raises surfaces in the main
             thread, as from a handler of `signal()`; the other handlers are called all the same.
@@ -458,7 +461,7 @@ def on(
 ) -> Callable[[_AnyHandler], _AnyHandler]:
     """Add the decorated function as a handler of these signals, for as long as the program runs.
 
-    Args:
+    Parameters:
         signums: The signals, at least one.
         thread: As for `add_handler()`.
         inherit: As for `add_handler()`.
@@ -555,6 +558,12 @@ def _names(signals: Iterable[int]) -> str:
 
 # --- the thread of thread=True ------------------------------------------------------------------
 
+# While it waits it blocks all signals: they are for the threads that the program knows of, and one
+# that the main thread blocks must not land here instead. While a handler runs it blocks no more
+# than the thread that started it: a program that the handler starts inherits the mask, and would
+# be deaf to SIGTERM.
+_NOT_BLOCKED = {_engine.SIGSEGV, _engine.SIGBUS, _engine.SIGFPE, _engine.SIGILL}  # real faults
+
 _thread: threading.Thread | None = None
 _starting: threading.Lock | None = None
 
@@ -562,42 +571,49 @@ _starting: threading.Lock | None = None
 def _start_thread() -> None:
     """Start sigwright's own thread, unless it runs."""
     global _thread, _starting  # noqa: PLW0603 - one for the process
+    import threading
+
     if _starting is None:
         import os
-        import threading
 
-        # threading has registered its own hook when it was imported: it runs before ours, which
-        # starts a thread.
-        if _starting is None:
-            _starting = threading.Lock()
-            os.register_at_fork(after_in_child=_start_thread_in_child)
+        # threading's own hook, which was registered when it was imported, runs before this one.
+        os.register_at_fork(after_in_child=_start_thread_in_child)
+        _starting = threading.Lock()
     with _starting:
         if _thread is None or not _thread.is_alive():
-            import threading
-
-            _thread = threading.Thread(target=_call_handlers, name="sigwright", daemon=True)
-            _thread.start()
+            mask = _block_all()
+            try:
+                _thread = threading.Thread(
+                    target=_call_handlers, args=(mask,), name="sigwright", daemon=True
+                )
+                _thread.start()
+            finally:
+                _engine.pthread_sigmask(_engine.SIG_SETMASK, mask)
 
 
 def _start_thread_in_child() -> None:
     global _thread, _starting
     import threading
 
-    _thread, _starting = None, threading.Lock()  # perhaps another thread of the parent had it
+    _thread, _starting = None, threading.Lock()  # another thread of the parent may have held it
     if any(consumer.kind == _engine.KIND_THREAD for consumer in _engine.consumers()):
         _start_thread()
 
 
-def _call_handlers() -> None:
+def _block_all() -> set[int | Signals]:
+    everything = _engine.valid_signals() - _NOT_BLOCKED
+    return _engine.pthread_sigmask(_engine.SIG_SETMASK, everything)
+
+
+def _call_handlers(mask: set[int | Signals]) -> None:
     import threading
 
     this = threading.current_thread()
-    # Signals are for the threads that the program knows of. A real fault stays where it happens.
-    faults = {_engine.SIGSEGV, _engine.SIGBUS, _engine.SIGFPE, _engine.SIGILL}
-    _engine.pthread_sigmask(_engine.SIG_SETMASK, _engine.valid_signals() - faults)
     # A handler that forks leaves the child's main thread here: the child has another one for this.
     while _thread is this and (pair := _engine.next_for_thread()) is not None:
         registration, info = pair
+        assert registration.handler is not None
+        _engine.pthread_sigmask(_engine.SIG_SETMASK, mask)
         try:
             registration.handler(info)
         except BaseException as error:
@@ -608,5 +624,6 @@ def _call_handlers() -> None:
                 threading.excepthook(hook_arguments)
             except Exception:  # as threading does
                 sys.excepthook(*sys.exc_info())
-            del hook_arguments, error
+            del hook_arguments
+        _block_all()
         del pair, registration, info  # whatever they hold on to is not held until the next signal

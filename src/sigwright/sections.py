@@ -22,7 +22,9 @@ _SUSPENDS = 0x20 | 0x80 | 0x100 | 0x200
 
 
 class blocked(_engine.BlockedSection):  # noqa: N801 - lower case, as contextlib's are
-    """Have the kernel hold these signals back while a block, or a function, runs::
+    """Have the kernel hold these signals back while a block, or a function, runs.
+
+    ::
 
         with blocked(SIGTERM):
             pid = os.fork()

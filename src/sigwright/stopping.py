@@ -7,20 +7,14 @@ from . import _engine
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
-    from typing import NoReturn, Protocol
+    from typing import NoReturn
 
-    class Arrived(Protocol):
-        """A SignalInfo, as far as it matters here."""
-
-        @property
-        def si_signo(self) -> int:
-            """The signal's number."""
-
+    from .siginfo import SignalInfo
 
 __all__ = ["can_set_handlers", "raise_system_exit"]
 
 
-def raise_system_exit(signum: int | Arrived, frame: FrameType | None = None) -> NoReturn:
+def raise_system_exit(signum: int | SignalInfo, frame: FrameType | None = None) -> NoReturn:
     """Handle a signal by raising SystemExit(128 + its number), as shells count.
 
     So the program ends as by `sys.exit()`: every `finally`, `with` and `atexit` on the way out

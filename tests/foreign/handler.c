@@ -33,6 +33,22 @@ static void handler(int signum, siginfo_t *info, void *context) {
 
 static void plain_handler(int signum) { counts[signum]++; }
 
+/* As readline does: the saved handler is called with one argument, whatever it takes. What the
+ * other two would be is in their registers by chance; here it is made sure that it is no address.
+ */
+static void careless_handler(int signum) {
+    counts[signum]++;
+    void (*saved)(int, long, long) = (void (*)(int, long, long))before[signum].sa_sigaction;
+    saved(signum, 0x1234, 0x5678);
+}
+
+int foreign_install_careless(int signum) {
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = careless_handler;
+    return sigaction(signum, &action, &before[signum]);
+}
+
 int foreign_install(int signum, int call_before) {
     struct sigaction action;
     memset(&action, 0, sizeof action);

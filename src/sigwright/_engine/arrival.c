@@ -341,7 +341,27 @@ static void chain(int signum, siginfo_t *info, void *context) {
     }
 }
 
+/* The kernel puts siginfo_t and ucontext_t into one frame, always the same way apart. Whoever saved
+ * only the address of our handler, as readline does, calls it with one argument, and the other two
+ * are whatever was in their registers. */
+static bool is_whole(const siginfo_t *info, const void *context) {
+    return arrivals.frame == 0 || (const char *)context - (const char *)info == arrivals.frame;
+}
+
+void measure_frame(int signum, siginfo_t *info, void *context) {
+    (void)signum;
+    arrivals.frame = (const char *)context - (const char *)info;
+}
+
 void arrival(int signum, siginfo_t *info, void *context) {
+    siginfo_t unknown = {.si_signo = signum, .si_code = SI_KERNEL};
+    if (!is_whole(info, context)) {
+        if (atomic_load(&arrivals.chained) & signal_bit(signum)) {
+            return; /* the one that we have called in its turn calls us: see chain() */
+        }
+        info = &unknown;
+        context = NULL;
+    }
     if (is_ring(info)) {
         door_landed(signum, info, context);
         return;
@@ -365,7 +385,7 @@ void arrival(int signum, siginfo_t *info, void *context) {
         uint64_t thread = (uint64_t)pthread_self();
         int taken = 1;
         take(signum, info, thread, &receivers);
-        if (signum >= arrivals.first_realtime && !receivers.chained) {
+        if (signum >= arrivals.first_realtime && !receivers.chained && context != NULL) {
             taken += drain(signum, context, thread, &receivers);
         }
         if (receivers.audience != NULL) {

@@ -54,6 +54,7 @@ struct arrival_state {
     /* For arrivals_end(): who replaces an audience, the wakeup fd, a door or the timer, or closes,
      * waits until no arrival still uses the old one. */
     _Atomic uint32_t epoch;
+    ptrdiff_t frame; /* from the siginfo_t to the ucontext_t in a frame that the kernel made */
     /* Arrivals that the main thread is in (one, unless somebody else's handler calls ours without
      * a mask), and how often it has left the last. */
     _Atomic uint32_t main_depth;
@@ -71,6 +72,7 @@ static inline uint64_t monotonic_ns(void) {
 /* The OS-level handlers: only the kernel calls them. */
 void arrival(int signum, siginfo_t *info, void *context);
 void door_landed(int signum, siginfo_t *info, void *context);
+void measure_frame(int signum, siginfo_t *info, void *context);
 
 /* Signal context, or the main thread. */
 void arm_timer(void);

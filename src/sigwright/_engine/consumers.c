@@ -44,6 +44,10 @@ static int thread_fd = -1; /* wakes sigwright's own thread */
 
 #define OWNER(pointer) ((Consumer *)((char *)(pointer) - offsetof(Consumer, consumer)))
 
+#define FOR_EACH_SIGNAL(signum, set)                                                               \
+    for (uint64_t left_ = (set), signum = 0;                                                       \
+         left_ != 0 && (signum = (uint64_t)__builtin_ctzll(left_) + 1, true); left_ &= left_ - 1)
+
 void note_answer(int signum, uint64_t monotonic_ns) {
     if (monotonic_ns > answered_ns[signum]) {
         answered_ns[signum] = monotonic_ns;
@@ -113,20 +117,23 @@ static void let_go_of(const struct consumer *consumer, const struct ring_slot *s
     }
 }
 
-/* A new SignalInfo. NULL: nothing waits, or, with an exception set, there was no memory for it (and
- * the record stays). */
+/* A new SignalInfo. NULL: nothing waits (any more), or, with an exception set, there was no memory
+ * for it, and the record stays. Afterwards it may be closed: see new_info(). */
 static PyObject *pop(Consumer *self) {
-    const struct ring_slot *slot = oldest_slot(&self->consumer);
-    if (slot == NULL) {
+    if (oldest_slot(&self->consumer) == NULL) {
         return NULL;
     }
-    PyObject *info = make_info(slot->signum, &slot->record);
-    if (info != NULL) {
-        note_answer(slot->signum, slot->record.monotonic_ns);
-        count_latency(self->latency, monotonic_ns() - slot->record.monotonic_ns);
-        self->deliveries++;
-        let_go_of(&self->consumer, slot);
+    PyObject *info = new_info();
+    const struct ring_slot *slot = info != NULL && self->open ? oldest_slot(&self->consumer) : NULL;
+    if (slot == NULL) {
+        Py_XDECREF(info);
+        return NULL;
     }
+    fill_info(info, slot->signum, &slot->record);
+    note_answer(slot->signum, slot->record.monotonic_ns);
+    count_latency(self->latency, monotonic_ns() - slot->record.monotonic_ns);
+    self->deliveries++;
+    let_go_of(&self->consumer, slot);
     return info;
 }
 
@@ -189,8 +196,12 @@ static PyObject *wait_and_pop(Consumer *self, int64_t deadline) {
         if (info != NULL || PyErr_Occurred()) {
             return info;
         }
+        if (!self->open) {
+            return raise_closed(self);
+        }
         waker_clear(self->consumer.waker, self->fd);
         if (oldest_slot(&self->consumer) != NULL) {
+            raise_waker(self->consumer.waker); /* there may be more than we take, for others */
             continue;
         }
         self->users++;
@@ -270,11 +281,11 @@ PyDoc_STRVAR(get_nowait_doc, "get_nowait()\n--\n\n"
 /* Emptied: fileno() is not readable any more. */
 static PyObject *pop_or_clear(Consumer *self) {
     PyObject *info = pop(self);
-    if (info == NULL && !PyErr_Occurred()) {
+    if (info == NULL && !PyErr_Occurred() && self->open) {
         waker_clear(self->consumer.waker, self->fd);
-        info = pop(self);
-        if (info != NULL && oldest_slot(&self->consumer) != NULL) {
-            raise_waker(self->consumer.waker);
+        if (oldest_slot(&self->consumer) != NULL) {
+            raise_waker(self->consumer.waker); /* there may be more than we take, for others */
+            info = pop(self);
         }
     }
     return info;
@@ -311,7 +322,7 @@ static PyObject *consumer_drain(PyObject *object, PyObject *unused) {
     }
     /* As many as wait now: a storm must not keep the caller here. */
     uint64_t most = waiting(&self->consumer) + 1;
-    while (list != NULL && most-- > 0) {
+    while (list != NULL && self->open && most-- > 0) {
         PyObject *info = pop_or_clear(self);
         if (info == NULL && !PyErr_Occurred()) {
             break;
@@ -431,10 +442,6 @@ static struct audience *audience_without(const struct audience *old,
     return audience;
 }
 
-#define EACH_SIGNAL(signum, set)                                                                   \
-    (uint64_t left_ = (set), signum = 0;                                                           \
-     left_ != 0 && (signum = (uint64_t)__builtin_ctzll(left_) + 1, true); left_ &= left_ - 1)
-
 static void free_replaced(struct audience *replaced[SIGNALS]) {
     /* An arrival that hangs in write() to a wakeup fd may still read them: better lost memory. */
     bool ended = arrivals_end();
@@ -448,55 +455,53 @@ static void free_replaced(struct audience *replaced[SIGNALS]) {
 static bool leave_audiences(struct consumer *consumer, uint64_t signals) {
     struct audience *replaced[SIGNALS] = {NULL};
     bool left = true;
-    for
-        EACH_SIGNAL(signum, signals) {
-            struct audience *old = atomic_load(&arrivals.audiences[signum]);
-            struct audience *smaller = NULL;
-            if (old->count == 1) {
-                disposition_give_back((int)signum);
-            } else {
-                smaller = audience_without(old, consumer);
-                if (smaller == NULL) {
-                    left = false;
-                    continue;
-                }
-            }
-            replaced[signum] = atomic_exchange(&arrivals.audiences[signum], smaller);
-            if (smaller != NULL && replaced[signum]->has_main_handler &&
-                !smaller->has_main_handler && !disposition_refresh((int)signum)) {
-                PyErr_Clear(); /* it was ours before: it stays as it is */
+    FOR_EACH_SIGNAL (signum, signals) {
+        struct audience *old = atomic_load(&arrivals.audiences[signum]);
+        struct audience *smaller = NULL;
+        if (old->count == 1) {
+            disposition_give_back((int)signum);
+        } else {
+            smaller = audience_without(old, consumer);
+            if (smaller == NULL) {
+                left = false;
+                continue;
             }
         }
+        replaced[signum] = atomic_exchange(&arrivals.audiences[signum], smaller);
+        if (smaller != NULL && replaced[signum]->has_main_handler && !smaller->has_main_handler &&
+            !disposition_refresh((int)signum)) {
+            PyErr_Clear(); /* it was ours before: it stays as it is */
+        }
+    }
     free_replaced(replaced);
     return left;
 }
 
 static bool join_audiences(struct consumer *consumer) {
     struct audience *larger[SIGNALS] = {NULL}, *replaced[SIGNALS] = {NULL};
-    for
-        EACH_SIGNAL(signum, consumer->signals) {
-            larger[signum] = audience_with(atomic_load(&arrivals.audiences[signum]), consumer);
-            if (larger[signum] == NULL) {
-                for (int i = 1; i < SIGNALS; i++) {
-                    free(larger[i]);
-                }
-                PyErr_NoMemory();
-                return false;
+    FOR_EACH_SIGNAL (signum, consumer->signals) {
+        larger[signum] = audience_with(atomic_load(&arrivals.audiences[signum]), consumer);
+        if (larger[signum] == NULL) {
+            for (int i = 1; i < SIGNALS; i++) {
+                free(larger[i]);
             }
+            PyErr_NoMemory();
+            return false;
         }
+    }
     uint64_t joined = 0;
     bool taken = true;
-    for
-        EACH_SIGNAL(signum, consumer->signals) {
-            replaced[signum] = atomic_exchange(&arrivals.audiences[signum], larger[signum]);
-            joined |= signal_bit((int)signum);
-            taken = disposition_take((int)signum, replaced[signum] == NULL);
-            if (!taken) {
-                break;
-            }
+    FOR_EACH_SIGNAL (signum, consumer->signals) {
+        replaced[signum] = atomic_exchange(&arrivals.audiences[signum], larger[signum]);
+        joined |= signal_bit((int)signum);
+        taken = disposition_take((int)signum, replaced[signum] == NULL);
+        if (!taken) {
+            break;
         }
-    for
-        EACH_SIGNAL(signum, consumer->signals & ~joined) { free(larger[signum]); }
+    }
+    FOR_EACH_SIGNAL (signum, consumer->signals & ~joined) {
+        free(larger[signum]);
+    }
     free_replaced(replaced);
     if (!taken) {
         PyObject *type, *value, *traceback;
@@ -525,8 +530,9 @@ static bool map_rings(Consumer *self) {
     consumer->slots = (struct ring_slot *)(consumer->shared + 1);
     consumer->reserve = consumer->slots + slots;
     uint8_t place = 0;
-    for
-        EACH_SIGNAL(signum, consumer->signals) { consumer->place[signum] = place++; }
+    FOR_EACH_SIGNAL (signum, consumer->signals) {
+        consumer->place[signum] = place++;
+    }
     return true;
 }
 
@@ -627,9 +633,10 @@ static void note_unread(Consumer *self, bool discard) {
     }
 }
 
-static void close_consumer(Consumer *self, bool discard) {
+/* False: arrivals may still reach its memory, which must never be freed (see leave_audiences). */
+static bool close_consumer(Consumer *self, bool discard) {
     if (!self->open) {
-        return;
+        return true;
     }
     struct consumer *consumer = &self->consumer;
     bool left = leave_audiences(consumer, consumer->signals);
@@ -647,20 +654,25 @@ static void close_consumer(Consumer *self, bool discard) {
     }
     close_fd_if_unused(self);
     uint64_t signals = consumer->signals;
-    if (!left) {
-        Py_INCREF((PyObject *)self);
-    }
     delist(self);
-    for
-        EACH_SIGNAL(signum, signals) {
-            uint64_t unread_ns = unanswered[signum].monotonic_ns;
-            if (atomic_load(&arrivals.audiences[signum]) == NULL && unread_ns != 0) {
-                if (unread_ns > answered_ns[signum]) {
-                    send_again((int)signum, &unanswered[signum]); /* once a number */
-                }
-                unanswered[signum].monotonic_ns = 0;
+    FOR_EACH_SIGNAL (signum, signals) {
+        uint64_t unread_ns = unanswered[signum].monotonic_ns;
+        if (atomic_load(&arrivals.audiences[signum]) == NULL && unread_ns != 0) {
+            if (unread_ns > answered_ns[signum]) {
+                send_again((int)signum, &unanswered[signum]); /* once a number */
             }
+            unanswered[signum].monotonic_ns = 0;
         }
+    }
+    return left;
+}
+
+/* The list's reference may be the last. */
+static void close_and_keep(Consumer *self, bool discard) {
+    Py_INCREF((PyObject *)self);
+    if (close_consumer(self, discard)) {
+        Py_DECREF((PyObject *)self);
+    }
 }
 
 PyDoc_STRVAR(
@@ -688,9 +700,7 @@ static PyObject *consumer_close(PyObject *object, PyObject *const *args, Py_ssiz
     if (discard < 0) {
         return NULL;
     }
-    Py_INCREF(object); /* the list's reference may be the last */
-    close_consumer((Consumer *)object, discard);
-    Py_DECREF(object);
+    close_and_keep((Consumer *)object, discard);
     if (PyErr_CheckSignals() < 0) {
         return NULL;
     }
@@ -786,8 +796,13 @@ static void consumer_dealloc(PyObject *object) {
     PyTypeObject *type = Py_TYPE(object);
     PyObject *error_type, *value, *traceback;
     PyErr_Fetch(&error_type, &value, &traceback);
-    close_consumer(self, false);
+    bool left = close_consumer(self, false);
     PyErr_Restore(error_type, value, traceback);
+    if (!left) {
+        return;
+    }
+    self->users = 0; /* an event loop that is gone without a word */
+    close_fd_if_unused(self);
     Py_XDECREF(self->handler);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
     release(object);
@@ -804,12 +819,11 @@ static PyObject *get_dropped(PyObject *object, void *unused) {
 static PyObject *get_signals(PyObject *object, void *unused) {
     (void)unused;
     PyObject *set = PyFrozenSet_New(NULL);
-    for
-        EACH_SIGNAL(signum, ((Consumer *)object)->consumer.signals) {
-            if (set != NULL && PySet_Add(set, engine.members[signum]) < 0) {
-                Py_CLEAR(set);
-            }
+    FOR_EACH_SIGNAL (signum, ((Consumer *)object)->consumer.signals) {
+        if (set != NULL && PySet_Add(set, engine.members[signum]) < 0) {
+            Py_CLEAR(set);
         }
+    }
     return set;
 }
 
@@ -914,31 +928,30 @@ bool consumers_add_type(PyObject *module) {
 PyObject *main_handler_oldest(uint64_t may_run, int *signum, uint64_t *monotonic_ns) {
     struct inbox *inbox = arrivals.inbox;
     Consumer *next = NULL;
-    for
-        EACH_SIGNAL(number, atomic_load(&inbox->added) & may_run) {
-            const struct audience *audience = atomic_load(&arrivals.audiences[number]);
-            bool something = false;
-            /* Twice: what is published after the first look has set the bit before we cleared it,
-             * or will set it. */
-            for (int look = 0; look < 2 && !something; look++) {
-                for (int i = 0; audience != NULL && i < audience->count; i++) {
-                    const struct consumer *consumer = audience->consumers[i];
-                    const struct ring_slot *slot =
-                        consumer->kind == MAIN_HANDLER ? oldest_slot(consumer) : NULL;
-                    something = something || slot != NULL;
-                    if (slot != NULL && slot->record.monotonic_ns < *monotonic_ns) {
-                        *monotonic_ns = slot->record.monotonic_ns;
-                        *signum = (int)number;
-                        next = OWNER(consumer);
-                    }
-                }
-                if (!something && look == 0) {
-                    atomic_fetch_and(&inbox->added, ~signal_bit((int)number));
-                } else if (something && look == 1) {
-                    atomic_fetch_or(&inbox->added, signal_bit((int)number));
+    FOR_EACH_SIGNAL (number, atomic_load(&inbox->added) & may_run) {
+        const struct audience *audience = atomic_load(&arrivals.audiences[number]);
+        bool something = false;
+        /* Twice: what is published after the first look has set the bit before we cleared it,
+         * or will set it. */
+        for (int look = 0; look < 2 && !something; look++) {
+            for (int i = 0; audience != NULL && i < audience->count; i++) {
+                const struct consumer *consumer = audience->consumers[i];
+                const struct ring_slot *slot =
+                    consumer->kind == MAIN_HANDLER ? oldest_slot(consumer) : NULL;
+                something = something || slot != NULL;
+                if (slot != NULL && slot->record.monotonic_ns < *monotonic_ns) {
+                    *monotonic_ns = slot->record.monotonic_ns;
+                    *signum = (int)number;
+                    next = OWNER(consumer);
                 }
             }
+            if (!something && look == 0) {
+                atomic_fetch_and(&inbox->added, ~signal_bit((int)number));
+            } else if (something && look == 1) {
+                atomic_fetch_or(&inbox->added, signal_bit((int)number));
+            }
         }
+    }
     return Py_XNewRef((PyObject *)next);
 }
 
@@ -987,7 +1000,10 @@ static PyObject *next_for_thread(PyObject *module, PyObject *unused) {
             PyObject *pair = info == NULL ? NULL : Py_BuildValue("(OO)", next, info);
             Py_XDECREF(info);
             Py_DECREF((PyObject *)next);
-            return pair;
+            if (pair != NULL || PyErr_Occurred()) {
+                return pair;
+            }
+            continue;
         }
         if (wait_readable(thread_fd, INT64_MAX) < 0) {
             return NULL;
@@ -1034,9 +1050,7 @@ void consumers_after_fork(bool wiped_on_fork) {
             close(self->fd); /* without a word to the parent's readers */
             self->fd = -1;
         }
-        Py_INCREF((PyObject *)self);
-        close_consumer(self, false);
-        Py_DECREF((PyObject *)self);
+        close_and_keep(self, false);
     }
 }
 
@@ -1044,9 +1058,7 @@ void consumers_after_fork(bool wiped_on_fork) {
 void consumers_close_all(void) {
     while (registered_count > 0) {
         Consumer *self = registered[registered_count - 1];
-        Py_INCREF((PyObject *)self);
-        close_consumer(self, false);
-        Py_DECREF((PyObject *)self);
+        close_and_keep(self, false);
     }
     if (thread_fd != -1) {
         raise_waker(&arrivals.inbox->thread);

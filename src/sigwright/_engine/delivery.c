@@ -180,7 +180,7 @@ static bool deliver_to_added_handler(PyObject *registration, int signum) {
     PyObject *handler;
     PyObject *info = main_handler_take(registration, &handler);
     if (info == NULL) {
-        return false;
+        return !PyErr_Occurred(); /* cancelled meanwhile, by a finalizer */
     }
     bool returned = call_holding(signum, own_number_if_realtime(signum), handler, info, NULL, NULL);
     Py_DECREF(info);
@@ -201,6 +201,9 @@ void ring_if_work(void) {
 
 static bool deliver(PyObject *frame) {
     struct inbox *inbox = arrivals.inbox;
+    if (!inbox->settled) {
+        settle_after_fork(); /* in a child, before our hook: the hooks before it are Python, too */
+    }
     /* Before the first look: an arrival after it rings again. */
     for (int door = LOUD; door <= QUIET; door++) {
         if (atomic_load(&inbox->rung[door]) != 0) {

@@ -52,6 +52,9 @@ static bool set_kernel_handler(int signum, enum kind kind) {
     bool restart = kind == CALLABLE || audience == NULL
                        ? (engine.actions[signum].flags & SA_RESTART) != 0
                        : !audience->has_main_handler;
+    if (door_hidden() & signal_bit(signum)) {
+        restart = signum == atomic_load(&arrivals.doors[QUIET]); /* rings land here as well */
+    }
     struct sigaction action = {
         .sa_sigaction = arrival,
         .sa_flags = SA_SIGINFO | SA_ONSTACK | (restart ? SA_RESTART : 0) |

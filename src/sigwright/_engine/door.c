@@ -135,6 +135,15 @@ static void land_at(int signum, int flags) {
     unblock(signum); /* a mask inherited from the parent process may hold it */
 }
 
+/* See is_whole() in arrival.c: by a signal that nobody else can chain. */
+static void measure(int signum) {
+    struct sigaction action = {.sa_sigaction = measure_frame, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+    sigfillset(&action.sa_mask);
+    sigaction(signum, &action, NULL);
+    unblock(signum);
+    raise(signum);
+}
+
 static bool open_loud(int signum) {
     if (!set_stdlib_handler(signum, engine.dispatcher)) {
         return false;
@@ -142,6 +151,7 @@ static bool open_loud(int signum) {
     struct sigaction stdlib;
     sigaction(signum, NULL, &stdlib);
     arrivals.door_handler = stdlib.sa_handler;
+    measure(signum);
     land_at(signum, 0);
     atomic_store(&arrivals.doors[LOUD], signum);
     return true;
@@ -289,8 +299,15 @@ void door_share(int signum) {
  * real-time signals at once (range(1, NSIG)) means those that it can have: the doors stay, hidden.
  * False with an exception set: a handler ran meanwhile, and raised. */
 bool door_make_room(uint64_t asked) {
-    if ((asked & door_hidden()) == 0 || !pthread_equal(pthread_self(), arrivals.main_thread)) {
+    if ((asked & door_hidden()) == 0) {
         return true;
+    }
+    int dump = atomic_load(&arrivals.dump_signal);
+    if (dump != 0 && (asked & signal_bit(dump))) {
+        move_dump(find_free(asked));
+    }
+    if (!pthread_equal(pthread_self(), arrivals.main_thread)) {
+        return true; /* a listener then shares a door's number */
     }
     for (int door = LOUD; door <= QUIET; door++) {
         if (asked & signal_bit(atomic_load(&arrivals.doors[door]))) {
@@ -304,10 +321,6 @@ bool door_make_room(uint64_t asked) {
                 return false;
             }
         }
-    }
-    int dump = atomic_load(&arrivals.dump_signal);
-    if (dump != 0 && (asked & signal_bit(dump))) {
-        move_dump(find_free(asked));
     }
     return true;
 }

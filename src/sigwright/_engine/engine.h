@@ -7,6 +7,7 @@
 #ifndef Py_LIMITED_API
 #define Py_LIMITED_API 0x030B0000
 #endif
+#define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
 #include "arrival.h"
@@ -73,6 +74,7 @@ void door_close(void);
 
 /* module.c */
 bool engine_open(void);
+void settle_after_fork(void);
 
 /* delivery.c */
 PyObject *latency_list(const uint64_t buckets[LATENCY_BUCKETS]);
@@ -98,6 +100,8 @@ bool set_stdlib_handler(int signum, PyObject *handler);
 
 /* info.c */
 bool info_add_type(PyObject *module);
+PyObject *new_info(void);
+void fill_info(PyObject *info, int signum, const struct arrival_record *record);
 PyObject *make_info(int signum, const struct arrival_record *record);
 
 /* consumers.c */

@@ -46,13 +46,21 @@ static enum layout layout_of(int signum, int code) {
     }
 }
 
+/* May run the collector, and with it anything; so that who takes a record from a ring makes this
+ * first. */
+PyObject *new_info(void) { return PyType_GenericAlloc(info_type, 0); }
+
+void fill_info(PyObject *info, int signum, const struct arrival_record *record) {
+    ((ArrivalRecord *)info)->signum = signum;
+    ((ArrivalRecord *)info)->record = *record;
+}
+
 PyObject *make_info(int signum, const struct arrival_record *record) {
-    ArrivalRecord *info = (ArrivalRecord *)PyType_GenericAlloc(info_type, 0);
+    PyObject *info = new_info();
     if (info != NULL) {
-        info->signum = signum;
-        info->record = *record;
+        fill_info(info, signum, record);
     }
-    return (PyObject *)info;
+    return info;
 }
 
 static void record_dealloc(PyObject *self) {

@@ -162,12 +162,12 @@ static bool load_stdlib(PyObject *stdlib, PyObject *module) {
            engine.struct_siginfo != NULL && engine.dispatcher != NULL;
 }
 
-static PyObject *after_fork_in_child(PyObject *module, PyObject *unused) {
-    (void)module;
-    (void)unused;
+/* In a child: what is not inherited goes, and what is its own begins. */
+void settle_after_fork(void) {
     if (!engine.wiped_on_fork) {
         inbox_wipe(arrivals.inbox, arrivals.slots);
     }
+    arrivals.inbox->settled = true;
     if (engine.open && !engine.closed) {
         bool other_thread = !pthread_equal(pthread_self(), arrivals.main_thread);
         door_after_fork();
@@ -175,6 +175,14 @@ static PyObject *after_fork_in_child(PyObject *module, PyObject *unused) {
     }
     if (!engine.closed) {
         consumers_after_fork(engine.wiped_on_fork);
+    }
+}
+
+static PyObject *after_fork_in_child(PyObject *module, PyObject *unused) {
+    (void)module;
+    (void)unused;
+    if (!engine.wiped_on_fork || !arrivals.inbox->settled) {
+        settle_after_fork();
     }
     Py_RETURN_NONE;
 }
@@ -217,8 +225,15 @@ static PyObject *close_engine(PyObject *module, PyObject *unused) {
 /* Main thread. False with an exception set: ValueError anywhere else. */
 bool engine_open(void) {
     bool wakeup_in_use;
-    return door_open() && wakeup_take_over(true, &wakeup_in_use) &&
-           (wakeup_in_use || dispositions_adopt());
+    if (!door_open() || !wakeup_take_over(true, &wakeup_in_use) ||
+        !(wakeup_in_use || dispositions_adopt())) {
+        return false;
+    }
+    if (atomic_load(&arrivals.inbox->added) != 0) { /* for handlers added by another thread */
+        door_need_timer();
+        ring_if_work();
+    }
+    return true;
 }
 
 /* For install(): from now on the stdlib module's functions are ours, so that what was set through
@@ -311,6 +326,7 @@ static bool start(PyObject *module, PyObject *stdlib, PyObject *signals) {
             PyErr_NoMemory();
             return false;
         }
+        arrivals.inbox->settled = true;
     }
     arrivals.first_realtime = SIGRTMIN;
     /* A second start in one process: an embedding program that ended its first interpreter. */

@@ -131,7 +131,7 @@ static PyType_Slot section_slots[] = {
     {Py_tp_new, section_new},
     {Py_tp_dealloc, section_dealloc},
     {Py_tp_methods, section_methods},
-    {Py_tp_doc, "The base of sigwright.blocked."},
+    {Py_tp_doc, "BlockedSection(*signums)\n--\n\nThe base of sigwright.blocked."},
     {0, NULL},
 };
 
