@@ -43,6 +43,8 @@ _handlers = {number: _sigwright.getsignal(number) for number in _sigwright.valid
 """
 doctest_global_cleanup = """
 _sigwright.setitimer(_sigwright.ITIMER_REAL, 0)
+for _consumer in _sigwright._engine.consumers():
+    _consumer.close(discard=True)
 for _number, _handler in _handlers.items():
     if _handler is not None and _sigwright.getsignal(_number) is not _handler:
         _sigwright.signal(_number, _handler)

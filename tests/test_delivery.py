@@ -138,10 +138,17 @@ def test_an_arrival_on_a_worker_does_not_hide_an_earlier_one_from_a_busy_main_th
     storm.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_double)
     signal.signal(signal.SIGUSR1, lambda signum, frame: None)
     signal.siginterrupt(signal.SIGUSR1, interrupting)
+
+    def arrived():
+        return signal._engine.stats()[signal.SIGUSR1]["arrivals"]
+
     for _ in range(10):
+        expected = arrived() + 200
         worker = threading.Thread(target=storm, args=(signal.SIGUSR1, 200, 0.15))
         worker.start()
-        end = time.monotonic() + 0.12
+        while arrived() < expected:
+            pass
+        end = time.monotonic() + 0.02
         while time.monotonic() < end:
             pass
         assert signal._engine.stats()[signal.SIGUSR1]["waiting"] == 0

@@ -49,6 +49,7 @@ struct inbox {
     _Atomic uint32_t idle_rings; /* a door rang and there was nothing to do */
     _Atomic uint32_t wakeup_failures;
     _Atomic int32_t wakeup_errno;
+    _Atomic int32_t pid; /* getpid(), once it was asked; 0 in a child of any kind of fork */
     bool settled;        /* false in a child that our fork hook has not been run in */
     struct waker thread; /* wakes sigwright's own thread */
     _Alignas(64) _Atomic uint32_t in_flight[2];

@@ -22,10 +22,23 @@ PyDoc_STRVAR(
     "    OSError: there is no such signal. Anything that the handler raises.\n\n"
     "Platform: all. Source: ISO C raise().");
 
+/* A system call, and not the cheapest. Kept where the kernel wipes it at a fork, so that it is
+ * never the parent's. */
+static pid_t own_pid(void) {
+    pid_t pid = atomic_load_explicit(&arrivals.inbox->pid, memory_order_relaxed);
+    if (pid == 0) {
+        pid = getpid();
+        if (engine.wiped_on_fork) {
+            atomic_store_explicit(&arrivals.inbox->pid, pid, memory_order_relaxed);
+        }
+    }
+    return pid;
+}
+
 /* raise() asks the kernel for the thread's number each time; we know it. After a fork that Python
  * was not told of we do not: no such thread in this process. */
 static int raise_on_main_thread(int signum) {
-    if (syscall(SYS_tgkill, getpid(), atomic_load(&arrivals.main_tid), signum) == 0) {
+    if (syscall(SYS_tgkill, own_pid(), atomic_load(&arrivals.main_tid), signum) == 0) {
         return 0;
     }
     return errno == ESRCH ? raise(signum) : -1;

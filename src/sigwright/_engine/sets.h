@@ -1,6 +1,6 @@
 /* Sets of signals: between Python's iterables of numbers and the kernel's masks.
  * Context: any thread, with the GIL.
- * Callers: masks.c, waiting.c. */
+ * Callers: actions.c, masks.c, sections.c, waiting.c. */
 #ifndef SIGWRIGHT_SETS_H
 #define SIGWRIGHT_SETS_H
 
