@@ -1,10 +1,9 @@
-/* Consumers: opening and closing them, reading their rings, and calling added handlers.
- * Context: any thread, with the GIL; main_handler_*: the main thread. Who waits releases the GIL.
- * Callers: Python, through the type Consumer; delivery.c; module.c at fork and exit. */
+/* Consumers: opening and closing them; fork and exit.
+ * Context: any thread, with the GIL.
+ * Callers: Python, through the type Consumer; delivery.c notes answers; module.c at fork and exit.
+ */
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -12,504 +11,21 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "engine.h"
-
-typedef struct {
-    PyObject_HEAD struct consumer consumer;
-    bool open;
-    bool inherit;
-    int fd;    /* a listener's eventfd, or -1 */
-    int users; /* threads in poll() and event loops that have `fd`: it stays open for them */
-    PyObject *handler; /* NULL: a listener */
-    uint64_t deliveries;
-    uint64_t latency[LATENCY_BUCKETS];
-    uint64_t arrivals_at_close, refused_at_close; /* the rings are gone then */
-    size_t mapping_size;
-} Consumer;
+#include "consumer_object.h"
 
 static PyTypeObject *consumer_type;
-static PyObject *queue_empty; /* queue.Empty, without importing queue (it imports threading) */
-
-/* All that are open, in the order of their registration. Added handlers are held by this list;
- * listeners are not, and close when nobody has them any more. */
-static Consumer **registered;
-static int registered_count;
+PyObject *queue_empty;
+struct consumer_list consumer_list;
 
 /* What became of the arrivals of a signal, by the time stamp of the youngest: read by a listener or
  * given to a handler; or left unread in a listener that was closed before the last one. */
 static uint64_t answered_ns[SIGNALS];
 static struct arrival_record unanswered[SIGNALS];
 
-static int thread_fd = -1; /* wakes sigwright's own thread */
-
-#define OWNER(pointer) ((Consumer *)((char *)(pointer) - offsetof(Consumer, consumer)))
-
-#define FOR_EACH_SIGNAL(signum, set)                                                               \
-    for (uint64_t left_ = (set), signum = 0;                                                       \
-         left_ != 0 && (signum = (uint64_t)__builtin_ctzll(left_) + 1, true); left_ &= left_ - 1)
-
 void note_answer(int signum, uint64_t monotonic_ns) {
     if (monotonic_ns > answered_ns[signum]) {
         answered_ns[signum] = monotonic_ns;
     }
-}
-
-/* --- reading ---------------------------------------------------------------------------------- */
-
-static const struct ring_slot *oldest_reserved(const struct consumer *consumer) {
-    const struct ring_slot *oldest = NULL;
-    int count = __builtin_popcountll(consumer->signals);
-    for (int i = 0; i < count; i++) {
-        const struct ring_slot *slot = &consumer->reserve[i];
-        if (atomic_load_explicit(&slot->lap, memory_order_acquire) == 2 &&
-            (oldest == NULL || slot->record.monotonic_ns < oldest->record.monotonic_ns)) {
-            oldest = slot;
-        }
-    }
-    return oldest;
-}
-
-/* The oldest record's slot, or NULL. A thread's arrivals come out in their order: the reserve is
- * looked at first, for what is there then is older than whatever goes into the ring later; and once
- * more where something went into it meanwhile (finitely often: only we free its slots). */
-static const struct ring_slot *oldest_slot(const struct consumer *consumer) {
-    struct consumer_shared *shared = consumer->shared;
-    for (;;) {
-        uint64_t ever_reserved = atomic_load(&shared->ever_reserved);
-        const struct ring_slot *reserved =
-            atomic_load(&shared->in_reserve) != 0 ? oldest_reserved(consumer) : NULL;
-        const struct ring_slot *head = ring_head(&shared->ring, consumer->slots, consumer->bits);
-        if (atomic_load(&shared->ever_reserved) != ever_reserved) {
-            continue;
-        }
-        if (reserved == NULL) {
-            return head;
-        }
-        if (head == NULL && ring_waiting(&shared->ring) == 0) {
-            return reserved;
-        }
-        /* A record at the head that is still being filled is older: who fills it wakes us then. */
-        head = head != NULL ? head : ring_head(&shared->ring, consumer->slots, consumer->bits);
-        return head == NULL || head->record.monotonic_ns <= reserved->record.monotonic_ns
-                   ? head
-                   : reserved;
-    }
-}
-
-static uint64_t waiting(const struct consumer *consumer) {
-    return ring_waiting(&consumer->shared->ring) + atomic_load(&consumer->shared->in_reserve);
-}
-
-static uint64_t arrivals_of(const Consumer *self) {
-    struct consumer_shared *shared = self->consumer.shared;
-    return self->open ? atomic_load(&shared->ring.tail) + atomic_load(&shared->ever_reserved) +
-                            atomic_load(&shared->ring.refused)
-                      : self->arrivals_at_close;
-}
-
-static void let_go_of(const struct consumer *consumer, const struct ring_slot *slot) {
-    const struct ring_slot *end = consumer->reserve + __builtin_popcountll(consumer->signals);
-    if (slot >= consumer->reserve && slot < end) {
-        atomic_fetch_sub(&consumer->shared->in_reserve, 1);
-        atomic_store_explicit(&((struct ring_slot *)slot)->lap, 0, memory_order_release);
-    } else {
-        ring_pop(&consumer->shared->ring, consumer->slots, consumer->bits);
-    }
-}
-
-/* A new SignalInfo. NULL: nothing waits (any more), or, with an exception set, there was no memory
- * for it, and the record stays. Afterwards it may be closed: see new_info(). */
-static PyObject *pop(Consumer *self) {
-    if (oldest_slot(&self->consumer) == NULL) {
-        return NULL;
-    }
-    PyObject *info = new_info();
-    const struct ring_slot *slot = info != NULL && self->open ? oldest_slot(&self->consumer) : NULL;
-    if (slot == NULL) {
-        Py_XDECREF(info);
-        return NULL;
-    }
-    fill_info(info, slot->signum, &slot->record);
-    note_answer(slot->signum, slot->record.monotonic_ns);
-    count_latency(self->latency, monotonic_ns() - slot->record.monotonic_ns);
-    self->deliveries++;
-    let_go_of(&self->consumer, slot);
-    return info;
-}
-
-/* The reader found nothing. First the descriptor, then the mark, then another look by the caller: a
- * producer that still sees the mark has published before, so that the look finds its record. */
-static void waker_clear(struct waker *waker, int fd) {
-    uint64_t ignored;
-    ssize_t count = read(fd, &ignored, sizeof ignored);
-    (void)count;
-    atomic_store(&waker->raised, 0);
-}
-
-static PyObject *raise_closed(const Consumer *self) {
-    return PyErr_Format(PyExc_RuntimeError, "this %s is closed",
-                        self->consumer.kind == LISTENER ? "listener" : "registration");
-}
-
-static void close_fd_if_unused(Consumer *self) {
-    if (!self->open && self->users == 0 && self->fd != -1) {
-        close(self->fd);
-        self->fd = -1;
-    }
-}
-
-/* Wait until `fd` is readable, or the deadline (INT64_MAX: none). 1: look again; 0: the time is
- * over; -1: an exception is set, a handler's or an OSError. */
-static int wait_readable(int fd, int64_t deadline) {
-    struct pollfd readable = {.fd = fd, .events = POLLIN};
-    struct timespec left, *timeout = NULL;
-    if (deadline != INT64_MAX) {
-        int64_t nanoseconds = deadline - (int64_t)monotonic_ns();
-        nanoseconds = nanoseconds > 0 ? nanoseconds : 0;
-        left = (struct timespec){nanoseconds / 1000000000, nanoseconds % 1000000000};
-        timeout = &left;
-    }
-    int ready, error;
-    Py_BEGIN_ALLOW_THREADS;
-    ready = ppoll(&readable, 1, timeout, NULL);
-    error = errno;
-    Py_END_ALLOW_THREADS;
-    if (ready < 0 && error != EINTR) {
-        errno = error;
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
-    }
-    if (ready < 0 && PyErr_CheckSignals() < 0) {
-        return -1;
-    }
-    return ready != 0;
-}
-
-/* The next record, waiting for it. NULL with an exception set: queue.Empty, RuntimeError where it
- * is closed, or what a handler raised. */
-static PyObject *wait_and_pop(Consumer *self, int64_t deadline) {
-    for (;;) {
-        if (!self->open) {
-            return raise_closed(self);
-        }
-        PyObject *info = pop(self);
-        if (info != NULL || PyErr_Occurred()) {
-            return info;
-        }
-        if (!self->open) {
-            return raise_closed(self);
-        }
-        waker_clear(self->consumer.waker, self->fd);
-        if (oldest_slot(&self->consumer) != NULL) {
-            raise_waker(self->consumer.waker); /* there may be more than we take, for others */
-            continue;
-        }
-        self->users++;
-        int again = wait_readable(self->fd, deadline);
-        self->users--;
-        close_fd_if_unused(self);
-        if (again < 0) {
-            return NULL;
-        }
-        if (again == 0 && self->open && oldest_slot(&self->consumer) == NULL) {
-            PyErr_SetNone(queue_empty);
-            return NULL;
-        }
-    }
-}
-
-static bool check_listener(Consumer *self) {
-    if (self->consumer.kind != LISTENER) {
-        PyErr_SetString(PyExc_TypeError, "an added handler is called, not read");
-        return false;
-    }
-    if (!self->open) {
-        raise_closed(self);
-        return false;
-    }
-    return true;
-}
-
-PyDoc_STRVAR(get_doc, "get(timeout=None)\n--\n\n"
-                      "Take the oldest arrival, waiting for it.\n\n"
-                      "Parameters:\n"
-                      "    timeout: seconds, int or float, at most; None for no limit.\n\n"
-                      "Returns:\n"
-                      "    A SignalInfo.\n\n"
-                      "Raises:\n"
-                      "    queue.Empty: nothing arrived within timeout.\n"
-                      "    RuntimeError: the listener is closed, or was meanwhile.\n"
-                      "    ValueError: a negative timeout, or NaN.\n"
-                      "    Anything that a handler raises, in the main thread.\n\n"
-                      "Platform: Unix. Any thread.");
-
-static PyObject *consumer_get(PyObject *object, PyObject *const *args, Py_ssize_t nargs,
-                              PyObject *kwnames) {
-    Consumer *self = (Consumer *)object;
-    PyObject *timeout = nargs == 1 ? args[0] : Py_None;
-    static const char *const names[] = {"timeout"};
-    if ((nargs > 1 || kwnames != NULL) &&
-        !take_arguments("get", names, 1, args, nargs, kwnames, &timeout)) {
-        return NULL;
-    }
-    int64_t deadline = INT64_MAX;
-    if (timeout != Py_None) {
-        int64_t nanoseconds;
-        if (!parse_seconds(timeout, &nanoseconds)) {
-            return NULL;
-        }
-        if (nanoseconds < 0) {
-            PyErr_SetString(PyExc_ValueError, "timeout must be non-negative");
-            return NULL;
-        }
-        if (__builtin_add_overflow((int64_t)monotonic_ns(), nanoseconds, &deadline)) {
-            deadline = INT64_MAX;
-        }
-    }
-    return check_listener(self) ? wait_and_pop(self, deadline) : NULL;
-}
-
-PyDoc_STRVAR(get_nowait_doc, "get_nowait()\n--\n\n"
-                             "Take the oldest arrival, if there is one.\n\n"
-                             "Returns:\n"
-                             "    A SignalInfo.\n\n"
-                             "Raises:\n"
-                             "    queue.Empty: nothing waits.\n"
-                             "    RuntimeError: the listener is closed.\n\n"
-                             "Platform: Unix. Any thread.");
-
-/* Emptied: fileno() is not readable any more. */
-static PyObject *pop_or_clear(Consumer *self) {
-    PyObject *info = pop(self);
-    if (info == NULL && !PyErr_Occurred() && self->open) {
-        waker_clear(self->consumer.waker, self->fd);
-        if (oldest_slot(&self->consumer) != NULL) {
-            raise_waker(self->consumer.waker); /* there may be more than we take, for others */
-            info = pop(self);
-        }
-    }
-    return info;
-}
-
-static PyObject *consumer_get_nowait(PyObject *object, PyObject *unused) {
-    (void)unused;
-    Consumer *self = (Consumer *)object;
-    if (!check_listener(self)) {
-        return NULL;
-    }
-    PyObject *info = pop_or_clear(self);
-    if (info == NULL && !PyErr_Occurred()) {
-        PyErr_SetNone(queue_empty);
-    }
-    return info;
-}
-
-PyDoc_STRVAR(drain_doc, "drain()\n--\n\n"
-                        "Take all arrivals that wait.\n\n"
-                        "Returns:\n"
-                        "    A list of SignalInfo, the oldest first; empty where nothing waits.\n\n"
-                        "Raises:\n"
-                        "    RuntimeError: the listener is closed.\n\n"
-                        "Platform: Unix. Any thread.");
-
-static PyObject *consumer_drain(PyObject *object, PyObject *unused) {
-    (void)unused;
-    Consumer *self = (Consumer *)object;
-    PyObject *list = PyList_New(0); /* first: the garbage that it may collect may close us */
-    if (list == NULL || !check_listener(self)) {
-        Py_XDECREF(list);
-        return NULL;
-    }
-    /* As many as wait now: a storm must not keep the caller here. */
-    uint64_t most = waiting(&self->consumer) + 1;
-    while (list != NULL && self->open && most-- > 0) {
-        PyObject *info = pop_or_clear(self);
-        if (info == NULL && !PyErr_Occurred()) {
-            break;
-        }
-        if (info == NULL || PyList_Append(list, info) < 0) {
-            Py_CLEAR(list);
-        }
-        Py_XDECREF(info);
-    }
-    return list;
-}
-
-static PyObject *consumer_next(PyObject *object) {
-    Consumer *self = (Consumer *)object;
-    if (self->consumer.kind != LISTENER) {
-        check_listener(self);
-        return NULL;
-    }
-    PyObject *info = self->open ? wait_and_pop(self, INT64_MAX) : NULL;
-    if (info == NULL && !self->open && PyErr_ExceptionMatches(PyExc_RuntimeError)) {
-        PyErr_Clear(); /* closed meanwhile: the iteration ends */
-    }
-    return info;
-}
-
-PyDoc_STRVAR(fileno_doc,
-             "fileno()\n--\n\n"
-             "A file descriptor that is readable while arrivals wait, for select(), poll(),\n"
-             "epoll() and event loops. Never read from it: get_nowait() and drain() do.\n\n"
-             "Raises:\n"
-             "    RuntimeError: the listener is closed.\n\n"
-             "Platform: Linux. Source: man page eventfd(2).");
-
-static PyObject *consumer_fileno(PyObject *object, PyObject *unused) {
-    (void)unused;
-    Consumer *self = (Consumer *)object;
-    return check_listener(self) ? PyLong_FromLong(self->fd) : NULL;
-}
-
-static PyObject *consumer_qsize(PyObject *object, PyObject *unused) {
-    (void)unused;
-    Consumer *self = (Consumer *)object;
-    return PyLong_FromUnsignedLongLong(self->open ? waiting(&self->consumer) : 0);
-}
-
-/* --- for event loops -------------------------------------------------------------------------- */
-
-static PyObject *consumer_acknowledge(PyObject *object, PyObject *unused) {
-    Consumer *self = (Consumer *)object;
-    if (self->open && self->consumer.waker != NULL) {
-        waker_clear(self->consumer.waker, self->fd);
-    }
-    return consumer_qsize(object, unused);
-}
-
-static PyObject *consumer_rearm(PyObject *object, PyObject *unused) {
-    (void)unused;
-    Consumer *self = (Consumer *)object;
-    if (self->open && self->consumer.waker != NULL && waiting(&self->consumer) != 0) {
-        raise_waker(self->consumer.waker);
-    }
-    Py_RETURN_NONE;
-}
-
-static PyObject *consumer_hold(PyObject *object, PyObject *unused) {
-    (void)unused;
-    Consumer *self = (Consumer *)object;
-    if (!check_listener(self)) {
-        return NULL;
-    }
-    self->users++;
-    Py_RETURN_NONE;
-}
-
-static PyObject *consumer_release(PyObject *object, PyObject *unused) {
-    (void)unused;
-    Consumer *self = (Consumer *)object;
-    if (self->users > 0) {
-        self->users--;
-    }
-    close_fd_if_unused(self);
-    Py_RETURN_NONE;
-}
-
-/* --- opening and closing ---------------------------------------------------------------------- */
-
-static struct audience *audience_with(const struct audience *old, struct consumer *consumer) {
-    int count = old == NULL ? 0 : old->count;
-    struct audience *audience =
-        malloc(sizeof *audience + (size_t)(count + 1) * sizeof(struct consumer *));
-    if (audience != NULL) {
-        audience->count = count + 1;
-        for (int i = 0; i < count; i++) {
-            audience->consumers[i] = old->consumers[i];
-        }
-        audience->consumers[count] = consumer;
-        audience->has_main_handler =
-            consumer->kind == MAIN_HANDLER || (old != NULL && old->has_main_handler);
-    }
-    return audience;
-}
-
-static struct audience *audience_without(const struct audience *old,
-                                         const struct consumer *consumer) {
-    struct audience *audience =
-        malloc(sizeof *audience + (size_t)(old->count - 1) * sizeof(struct consumer *));
-    if (audience != NULL) {
-        audience->count = 0;
-        audience->has_main_handler = false;
-        for (int i = 0; i < old->count; i++) {
-            if (old->consumers[i] != consumer) {
-                audience->consumers[audience->count++] = old->consumers[i];
-                audience->has_main_handler |= old->consumers[i]->kind == MAIN_HANDLER;
-            }
-        }
-    }
-    return audience;
-}
-
-static void free_replaced(struct audience *replaced[SIGNALS]) {
-    /* An arrival that hangs in write() to a wakeup fd may still read them: better lost memory. */
-    bool ended = arrivals_end();
-    for (int signum = 1; ended && signum < SIGNALS; signum++) {
-        free(replaced[signum]);
-    }
-}
-
-/* Out of the audiences of `signals`, without an instant in which an arrival would be nobody's.
- * False: no memory for a smaller audience, so that this one must never be freed. */
-static bool leave_audiences(struct consumer *consumer, uint64_t signals) {
-    struct audience *replaced[SIGNALS] = {NULL};
-    bool left = true;
-    FOR_EACH_SIGNAL (signum, signals) {
-        struct audience *old = atomic_load(&arrivals.audiences[signum]);
-        struct audience *smaller = NULL;
-        if (old->count == 1) {
-            disposition_give_back((int)signum);
-        } else {
-            smaller = audience_without(old, consumer);
-            if (smaller == NULL) {
-                left = false;
-                continue;
-            }
-        }
-        replaced[signum] = atomic_exchange(&arrivals.audiences[signum], smaller);
-        if (smaller != NULL && replaced[signum]->has_main_handler && !smaller->has_main_handler &&
-            !disposition_refresh((int)signum)) {
-            PyErr_Clear(); /* it was ours before: it stays as it is */
-        }
-    }
-    free_replaced(replaced);
-    return left;
-}
-
-static bool join_audiences(struct consumer *consumer) {
-    struct audience *larger[SIGNALS] = {NULL}, *replaced[SIGNALS] = {NULL};
-    FOR_EACH_SIGNAL (signum, consumer->signals) {
-        larger[signum] = audience_with(atomic_load(&arrivals.audiences[signum]), consumer);
-        if (larger[signum] == NULL) {
-            for (int i = 1; i < SIGNALS; i++) {
-                free(larger[i]);
-            }
-            PyErr_NoMemory();
-            return false;
-        }
-    }
-    uint64_t joined = 0;
-    bool taken = true;
-    FOR_EACH_SIGNAL (signum, consumer->signals) {
-        replaced[signum] = atomic_exchange(&arrivals.audiences[signum], larger[signum]);
-        joined |= signal_bit((int)signum);
-        taken = disposition_take((int)signum, replaced[signum] == NULL);
-        if (!taken) {
-            break;
-        }
-    }
-    FOR_EACH_SIGNAL (signum, consumer->signals & ~joined) {
-        free(larger[signum]);
-    }
-    free_replaced(replaced);
-    if (!taken) {
-        PyObject *type, *value, *traceback;
-        PyErr_Fetch(&type, &value, &traceback);
-        leave_audiences(consumer, joined);
-        PyErr_Restore(type, value, traceback);
-    }
-    return taken;
 }
 
 static bool map_rings(Consumer *self) {
@@ -549,13 +65,14 @@ static bool make_waker(struct waker *waker, int *fd) {
 }
 
 static bool enlist(Consumer *self) {
-    Consumer **larger = realloc(registered, (size_t)(registered_count + 1) * sizeof *registered);
+    Consumer **larger =
+        realloc(consumer_list.all, (size_t)(consumer_list.count + 1) * sizeof *larger);
     if (larger == NULL) {
         PyErr_NoMemory();
         return false;
     }
-    registered = larger;
-    registered[registered_count++] = self;
+    consumer_list.all = larger;
+    consumer_list.all[consumer_list.count++] = self;
     if (self->consumer.kind != LISTENER) {
         Py_INCREF((PyObject *)self);
     }
@@ -565,12 +82,12 @@ static bool enlist(Consumer *self) {
 /* The caller has a reference of its own. */
 static void delist(Consumer *self) {
     int i = 0;
-    while (registered[i] != self) {
+    while (consumer_list.all[i] != self) {
         i++;
     }
-    registered_count--;
-    for (; i < registered_count; i++) {
-        registered[i] = registered[i + 1];
+    consumer_list.count--;
+    for (; i < consumer_list.count; i++) {
+        consumer_list.all[i] = consumer_list.all[i + 1];
     }
     if (self->consumer.kind != LISTENER) {
         Py_DECREF((PyObject *)self);
@@ -611,6 +128,13 @@ static bool open_consumer(Consumer *self) {
     return true;
 }
 
+static uint64_t arrivals_of(const Consumer *self) {
+    struct consumer_shared *shared = self->consumer.shared;
+    return self->open ? atomic_load(&shared->ring.tail) + atomic_load(&shared->ever_reserved) +
+                            atomic_load(&shared->ring.refused)
+                      : self->arrivals_at_close;
+}
+
 /* To this process, as it came: with the sender's name. */
 void send_again(int signum, const struct arrival_record *record) {
     siginfo_t info;
@@ -622,14 +146,14 @@ void send_again(int signum, const struct arrival_record *record) {
 
 static void note_unread(Consumer *self, bool discard) {
     const struct ring_slot *slot;
-    while ((slot = oldest_slot(&self->consumer)) != NULL) {
+    while ((slot = consumer_oldest(&self->consumer)) != NULL) {
         int signum = slot->signum;
         if (discard || slot->handled) {
             note_answer(signum, slot->record.monotonic_ns);
         } else if (slot->record.monotonic_ns > unanswered[signum].monotonic_ns) {
             unanswered[signum] = slot->record;
         }
-        let_go_of(&self->consumer, slot);
+        consumer_let_go(&self->consumer, slot);
     }
 }
 
@@ -850,32 +374,22 @@ static PyObject *consumer_stats(PyObject *object, PyObject *unused) {
     if (latency == NULL) {
         return NULL;
     }
-    return Py_BuildValue(
-        "{sK sK sK sK sN}", "arrivals", (unsigned long long)arrivals_of(self), "deliveries",
-        (unsigned long long)self->deliveries, "drops",
-        (unsigned long long)(self->open ? atomic_load(&self->consumer.shared->ring.refused)
-                                        : self->refused_at_close),
-        "waiting", (unsigned long long)(self->open ? waiting(&self->consumer) : 0), "latency",
-        latency);
+    uint64_t arrived = arrivals_of(self);
+    uint64_t refused =
+        self->open ? atomic_load(&self->consumer.shared->ring.refused) : self->refused_at_close;
+    /* Of a closed one: what was unread. */
+    uint64_t unread =
+        self->open ? consumer_waiting(&self->consumer) : arrived - refused - self->deliveries;
+    return Py_BuildValue("{sK sK sK sK sN}", "arrivals", (unsigned long long)arrived, "deliveries",
+                         (unsigned long long)self->deliveries, "drops", (unsigned long long)refused,
+                         "waiting", (unsigned long long)unread, "latency", latency);
 }
 
+/* Besides those of reading.c. */
 static PyMethodDef consumer_methods[] = {
-    {"get", FUNCTION(consumer_get), METH_FASTCALL | METH_KEYWORDS, get_doc},
-    {"get_nowait", consumer_get_nowait, METH_NOARGS, get_nowait_doc},
-    {"drain", consumer_drain, METH_NOARGS, drain_doc},
-    {"fileno", consumer_fileno, METH_NOARGS, fileno_doc},
     {"close", FUNCTION(consumer_close), METH_FASTCALL | METH_KEYWORDS, close_doc},
-    {"qsize", consumer_qsize, METH_NOARGS,
-     "qsize()\n--\n\nHow many arrivals wait now; 0 once it is closed."},
     {"stats", consumer_stats, METH_NOARGS,
      "stats()\n--\n\narrivals = deliveries + drops + waiting; latency: see sigwright.stats()."},
-    {"_acknowledge", consumer_acknowledge, METH_NOARGS,
-     "_acknowledge()\n--\n\nfileno() is not readable any more; returns how many wait."},
-    {"_rearm", consumer_rearm, METH_NOARGS,
-     "_rearm()\n--\n\nMake fileno() readable again, if something waits."},
-    {"_hold", consumer_hold, METH_NOARGS,
-     "_hold()\n--\n\nKeep the number of fileno() in use until _release(), also when closed."},
-    {"_release", consumer_release, METH_NOARGS, "_release()\n--\n\nSee _hold()."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -907,9 +421,25 @@ static PyType_Spec consumer_spec = {
     .slots = consumer_slots,
 };
 
+static bool add_reading_methods(void) {
+    for (PyMethodDef *method = reading_methods; method->ml_name != NULL; method++) {
+        PyObject *descriptor = PyDescr_NewMethod(consumer_type, method);
+        bool added = descriptor != NULL && PyObject_SetAttrString((PyObject *)consumer_type,
+                                                                  method->ml_name, descriptor) == 0;
+        Py_XDECREF(descriptor);
+        if (!added) {
+            return false;
+        }
+    }
+    return true;
+}
+
 bool consumers_add_type(PyObject *module) {
     if (consumer_type == NULL) {
         consumer_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &consumer_spec, NULL);
+        if (consumer_type == NULL || !add_reading_methods()) {
+            return false;
+        }
         PyObject *queue = PyImport_ImportModule("_queue");
         queue_empty = queue == NULL ? NULL : PyObject_GetAttrString(queue, "Empty");
         Py_XDECREF(queue);
@@ -919,96 +449,6 @@ bool consumers_add_type(PyObject *module) {
            PyModule_AddIntConstant(module, "KIND_LISTENER", LISTENER) == 0 &&
            PyModule_AddIntConstant(module, "KIND_MAIN", MAIN_HANDLER) == 0 &&
            PyModule_AddIntConstant(module, "KIND_THREAD", THREAD_HANDLER) == 0;
-}
-
-/* --- added handlers --------------------------------------------------------------------------- */
-
-/* The added handler of the main thread that is to be called next, if its arrival is older than
- * `*monotonic_ns`; of the same age, the one that registered first. A new reference, or NULL. */
-PyObject *main_handler_oldest(uint64_t may_run, int *signum, uint64_t *monotonic_ns) {
-    struct inbox *inbox = arrivals.inbox;
-    Consumer *next = NULL;
-    FOR_EACH_SIGNAL (number, atomic_load(&inbox->added) & may_run) {
-        const struct audience *audience = atomic_load(&arrivals.audiences[number]);
-        bool something = false;
-        /* Twice: what is published after the first look has set the bit before we cleared it,
-         * or will set it. */
-        for (int look = 0; look < 2 && !something; look++) {
-            for (int i = 0; audience != NULL && i < audience->count; i++) {
-                const struct consumer *consumer = audience->consumers[i];
-                const struct ring_slot *slot =
-                    consumer->kind == MAIN_HANDLER ? oldest_slot(consumer) : NULL;
-                something = something || slot != NULL;
-                if (slot != NULL && slot->record.monotonic_ns < *monotonic_ns) {
-                    *monotonic_ns = slot->record.monotonic_ns;
-                    *signum = (int)number;
-                    next = OWNER(consumer);
-                }
-            }
-            if (!something && look == 0) {
-                atomic_fetch_and(&inbox->added, ~signal_bit((int)number));
-            } else if (something && look == 1) {
-                atomic_fetch_or(&inbox->added, signal_bit((int)number));
-            }
-        }
-    }
-    return Py_XNewRef((PyObject *)next);
-}
-
-/* What main_handler_oldest() found, for delivery.c to call. */
-PyObject *main_handler_take(PyObject *registration, PyObject **handler) {
-    Consumer *self = (Consumer *)registration;
-    PyObject *info = pop(self);
-    *handler = info == NULL ? NULL : Py_NewRef(self->handler);
-    return info;
-}
-
-static Consumer *thread_handler_oldest(void) {
-    Consumer *next = NULL;
-    uint64_t oldest_ns = UINT64_MAX;
-    for (int i = 0; i < registered_count; i++) {
-        Consumer *candidate = registered[i];
-        if (candidate->consumer.kind == THREAD_HANDLER && candidate->open) {
-            const struct ring_slot *slot = oldest_slot(&candidate->consumer);
-            if (slot != NULL && slot->record.monotonic_ns < oldest_ns) {
-                oldest_ns = slot->record.monotonic_ns;
-                next = candidate;
-            }
-        }
-    }
-    return next;
-}
-
-static PyObject *next_for_thread(PyObject *module, PyObject *unused) {
-    (void)module;
-    (void)unused;
-    if (thread_fd == -1) {
-        Py_RETURN_NONE;
-    }
-    for (;;) {
-        if (engine.closed) {
-            Py_RETURN_NONE;
-        }
-        Consumer *next = thread_handler_oldest();
-        if (next == NULL) {
-            waker_clear(&arrivals.inbox->thread, thread_fd);
-            next = thread_handler_oldest();
-        }
-        if (next != NULL) {
-            Py_INCREF((PyObject *)next);
-            PyObject *info = pop(next);
-            PyObject *pair = info == NULL ? NULL : Py_BuildValue("(OO)", next, info);
-            Py_XDECREF(info);
-            Py_DECREF((PyObject *)next);
-            if (pair != NULL || PyErr_Occurred()) {
-                return pair;
-            }
-            continue;
-        }
-        if (wait_readable(thread_fd, INT64_MAX) < 0) {
-            return NULL;
-        }
-    }
 }
 
 /* --- fork and exit ---------------------------------------------------------------------------- */
@@ -1031,8 +471,8 @@ void consumers_after_fork(bool wiped_on_fork) {
     if (thread_fd != -1) {
         renew_fd(&arrivals.inbox->thread, thread_fd);
     }
-    for (int i = 0; i < registered_count;) {
-        Consumer *self = registered[i];
+    for (int i = 0; i < consumer_list.count;) {
+        Consumer *self = consumer_list.all[i];
         if (!wiped_on_fork) {
             memset(self->consumer.shared, 0, self->mapping_size);
         }
@@ -1056,8 +496,8 @@ void consumers_after_fork(bool wiped_on_fork) {
 
 /* At exit, while the engine still works: what nobody read acts as it would have. */
 void consumers_close_all(void) {
-    while (registered_count > 0) {
-        Consumer *self = registered[registered_count - 1];
+    while (consumer_list.count > 0) {
+        Consumer *self = consumer_list.all[consumer_list.count - 1];
         close_and_keep(self, false);
     }
     if (thread_fd != -1) {
@@ -1069,8 +509,8 @@ static PyObject *consumers(PyObject *module, PyObject *unused) {
     (void)module;
     (void)unused;
     PyObject *list = PyList_New(0);
-    for (int i = 0; list != NULL && i < registered_count; i++) {
-        if (PyList_Append(list, (PyObject *)registered[i]) < 0) {
+    for (int i = 0; list != NULL && i < consumer_list.count; i++) {
+        if (PyList_Append(list, (PyObject *)consumer_list.all[i]) < 0) {
             Py_CLEAR(list);
         }
     }
@@ -1080,10 +520,5 @@ static PyObject *consumers(PyObject *module, PyObject *unused) {
 PyMethodDef consumers_methods[] = {
     {"consumers", consumers, METH_NOARGS,
      "consumers()\n--\n\nAll that are open, in the order of their registration."},
-    {"next_for_thread", next_for_thread, METH_NOARGS,
-     "next_for_thread()\n--\n\n"
-     "Wait for the next arrival for a handler of sigwright's own thread.\n\n"
-     "Returns:\n"
-     "    A registration and its SignalInfo; None: the interpreter is ending."},
     {NULL, NULL, 0, NULL},
 };

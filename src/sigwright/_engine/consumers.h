@@ -68,4 +68,10 @@ static inline void consumer_push(struct consumer *consumer, int signum, bool han
     }
 }
 
+/* consumer_rings.c */
+const struct ring_slot *consumer_oldest(const struct consumer *consumer);
+void consumer_let_go(const struct consumer *consumer, const struct ring_slot *slot);
+uint64_t consumer_waiting(const struct consumer *consumer);
+void waker_clear(struct waker *waker, int fd);
+
 #endif

@@ -132,8 +132,8 @@ struct constant {
 extern const struct constant code_constants[]; /* ends with a NULL name */
 
 /* Each file's functions, added by module.c. */
-extern PyMethodDef actions_methods[], consumers_methods[], delivery_methods[],
-    dispositions_methods[], info_methods[], itimers_methods[], masks_methods[],
+extern PyMethodDef actions_methods[], added_handlers_methods[], consumers_methods[],
+    delivery_methods[], dispositions_methods[], info_methods[], itimers_methods[], masks_methods[],
     run_default_methods[], sending_methods[], waiting_methods[], wakeup_methods[];
 extern PyMethodDef dispatcher_method;
 

@@ -58,6 +58,10 @@ struct inbox {
 
 static inline uint64_t signal_bit(int signum) { return UINT64_C(1) << (signum - 1); }
 
+#define FOR_EACH_SIGNAL(signum, set)                                                               \
+    for (uint64_t left_ = (set), signum = 0;                                                       \
+         left_ != 0 && (signum = (uint64_t)__builtin_ctzll(left_) + 1, true); left_ &= left_ - 1)
+
 /* How many records a signal's queue holds, as a power of two. Real-time signals: 65,536. Standard
  * ones, which are merged anyway where they wait: 1,024, so that the queue's pages are soon all in
  * use and no arrival meets a page fault. */

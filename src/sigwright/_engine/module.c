@@ -121,7 +121,8 @@ static PyMethodDef *const public_methods[] = {
 
 /* What the package's own modules use. */
 static PyMethodDef *const inner_methods[] = {
-    actions_methods, consumers_methods, delivery_methods, info_methods, run_default_methods,
+    actions_methods,  added_handlers_methods, consumers_methods,
+    delivery_methods, info_methods,           run_default_methods,
 };
 
 static bool share(PyObject *module, PyObject *stdlib, const char *name) {

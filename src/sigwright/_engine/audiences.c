@@ -1,0 +1,109 @@
+/* Audiences: who gets a signal. Writers replace the snapshot that arrivals read, and wait for them.
+ * Context: any thread, with the GIL.
+ * Callers: consumers.c. */
+#include <stdlib.h>
+
+#include "consumer_object.h"
+
+static struct audience *audience_with(const struct audience *old, struct consumer *consumer) {
+    int count = old == NULL ? 0 : old->count;
+    struct audience *audience =
+        malloc(sizeof *audience + (size_t)(count + 1) * sizeof(struct consumer *));
+    if (audience != NULL) {
+        audience->count = count + 1;
+        for (int i = 0; i < count; i++) {
+            audience->consumers[i] = old->consumers[i];
+        }
+        audience->consumers[count] = consumer;
+        audience->has_main_handler =
+            consumer->kind == MAIN_HANDLER || (old != NULL && old->has_main_handler);
+    }
+    return audience;
+}
+
+static struct audience *audience_without(const struct audience *old,
+                                         const struct consumer *consumer) {
+    struct audience *audience =
+        malloc(sizeof *audience + (size_t)(old->count - 1) * sizeof(struct consumer *));
+    if (audience != NULL) {
+        audience->count = 0;
+        audience->has_main_handler = false;
+        for (int i = 0; i < old->count; i++) {
+            if (old->consumers[i] != consumer) {
+                audience->consumers[audience->count++] = old->consumers[i];
+                audience->has_main_handler |= old->consumers[i]->kind == MAIN_HANDLER;
+            }
+        }
+    }
+    return audience;
+}
+
+static void free_replaced(struct audience *replaced[SIGNALS]) {
+    /* An arrival that hangs in write() to a wakeup fd may still read them: better lost memory. */
+    bool ended = arrivals_end();
+    for (int signum = 1; ended && signum < SIGNALS; signum++) {
+        free(replaced[signum]);
+    }
+}
+
+/* Out of the audiences of `signals`, without an instant in which an arrival would be nobody's.
+ * False: no memory for a smaller audience, so that this one must never be freed. */
+bool leave_audiences(struct consumer *consumer, uint64_t signals) {
+    struct audience *replaced[SIGNALS] = {NULL};
+    bool left = true;
+    FOR_EACH_SIGNAL (signum, signals) {
+        struct audience *old = atomic_load(&arrivals.audiences[signum]);
+        struct audience *smaller = NULL;
+        if (old->count == 1) {
+            disposition_give_back((int)signum);
+        } else {
+            smaller = audience_without(old, consumer);
+            if (smaller == NULL) {
+                left = false;
+                continue;
+            }
+        }
+        replaced[signum] = atomic_exchange(&arrivals.audiences[signum], smaller);
+        if (smaller != NULL && replaced[signum]->has_main_handler && !smaller->has_main_handler &&
+            !disposition_refresh((int)signum)) {
+            PyErr_Clear(); /* it was ours before: it stays as it is */
+        }
+    }
+    free_replaced(replaced);
+    return left;
+}
+
+bool join_audiences(struct consumer *consumer) {
+    struct audience *larger[SIGNALS] = {NULL}, *replaced[SIGNALS] = {NULL};
+    FOR_EACH_SIGNAL (signum, consumer->signals) {
+        larger[signum] = audience_with(atomic_load(&arrivals.audiences[signum]), consumer);
+        if (larger[signum] == NULL) {
+            for (int i = 1; i < SIGNALS; i++) {
+                free(larger[i]);
+            }
+            PyErr_NoMemory();
+            return false;
+        }
+    }
+    uint64_t joined = 0;
+    bool taken = true;
+    FOR_EACH_SIGNAL (signum, consumer->signals) {
+        replaced[signum] = atomic_exchange(&arrivals.audiences[signum], larger[signum]);
+        joined |= signal_bit((int)signum);
+        taken = disposition_take((int)signum, replaced[signum] == NULL);
+        if (!taken) {
+            break;
+        }
+    }
+    FOR_EACH_SIGNAL (signum, consumer->signals & ~joined) {
+        free(larger[signum]);
+    }
+    free_replaced(replaced);
+    if (!taken) {
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        leave_audiences(consumer, joined);
+        PyErr_Restore(type, value, traceback);
+    }
+    return taken;
+}
