@@ -87,11 +87,6 @@ def test_a_slot_that_is_handed_on_without_release_is_seen(harness, tmp_path):
 
 
 CONSUMER_MUTANTS = {
-    "the head is looked at before the reserve": (
-        "consumer_rings.c",
-        "if (atomic_load(&shared->ever_reserved) != ever_reserved) {",
-        "if (false && ever_reserved) {",
-    ),
     "the reserve is not compared with the head": (
         "consumer_rings.c",
         "head->record.monotonic_ns <= reserved->record.monotonic_ns",

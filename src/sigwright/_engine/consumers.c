@@ -263,6 +263,8 @@ static bool parse_signals(PyObject *numbers, uint64_t *signals) {
 }
 
 #define MAXSIZE_MOST (1 << 24) /* 1 GiB */
+/* It gets every arrival, also of standard signals, which are merged only for signal()'s handler. */
+#define ADDED_HANDLER_ROOM 65536
 
 static PyObject *consumer_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
     static char *names[] = {"signals", "maxsize", "kind", "inherit", "handler", NULL};
@@ -300,10 +302,7 @@ static PyObject *consumer_new(PyTypeObject *type, PyObject *args, PyObject *keyw
     self->inherit = inherit;
     self->consumer.kind = (enum consumer_kind)kind;
     self->consumer.signals = signals;
-    /* An added handler has as much room as a handler of signal(), whoever asks. */
-    self->consumer.maxsize = kind == LISTENER
-                                 ? (uint64_t)maxsize
-                                 : UINT64_C(1) << inbox_bits(__builtin_ctzll(signals) + 1);
+    self->consumer.maxsize = kind == LISTENER ? (uint64_t)maxsize : ADDED_HANDLER_ROOM;
     self->handler = kind == LISTENER ? NULL : Py_NewRef(handler);
     if (!open_consumer(self)) {
         if (self->consumer.shared != NULL) {
