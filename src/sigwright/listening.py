@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import sys
 from _queue import Empty  # queue.Empty; the module queue imports threading
+from _thread import RLock  # a handler may interrupt us, and come here itself
 from collections import deque
 from types import coroutine
 
@@ -149,7 +150,7 @@ class Listener(_engine.Consumer):
         try:
             super().close(discard)
         finally:
-            # The descriptor has become readable: that tells whoever waits.
+            # The descriptor has become readable, and stays so: that tells whoever waits.
             for loop in tuple(self._loops.values()):
                 loop.let_go()
 
@@ -295,30 +296,21 @@ class _AsyncioLoop:
 
     def readable(self) -> None:
         """Called by the loop: something waits, or the listener is closed."""
-        waiting = self.waiting
-        if not waiting:
+        if not self.waiting:
             # It stays readable, for others; and would call us again at once.
             self.stop_reading()
             return
         self.in_a_row = 0
-        listener = self.listener
         try:
-            # Time counts until the first task has its record: all else comes after.
-            first = waiting.popleft()
-            first.context.run(first.callback, first)
-            # Each takes a record, if nobody was quicker: there is no await on its way there.
-            left = listener._acknowledge()
-            while left > 0 and waiting:
-                waiting.popleft().resume()
-                left -= 1
+            # Time counts until the task has its record: all else comes after.
+            self.waiting.popleft().resume()
         finally:
-            listener._rearm()  # for others, if something is left
-            if listener.closed:
-                self.end()
+            # One call for each task that waits: there is seldom more than one.
+            if self.listener._acknowledge():
+                self.listener._rearm()
 
     def end(self) -> None:
         """Tell those who wait that the listener is closed."""
-        self.stop_reading()
         while self.waiting:
             self.waiting.popleft().resume()
 
@@ -331,7 +323,7 @@ class _AsyncioLoop:
             if fd != -1:
                 self.listener._release()
         elif self.listener.closed and self.loop is _running_loop():
-            # It may be the last thing that this loop does.
+            # At once: it may be the last thing that this loop does.
             self.stop_reading()
             self.loop.call_soon(self.end)
 
@@ -565,21 +557,21 @@ def _names(signals: Iterable[int]) -> str:
 _NOT_BLOCKED = {_engine.SIGSEGV, _engine.SIGBUS, _engine.SIGFPE, _engine.SIGILL}  # real faults
 
 _thread: threading.Thread | None = None
-_starting: threading.Lock | None = None
+_hooked = False
+_starting = RLock()
 
 
 def _start_thread() -> None:
     """Start sigwright's own thread, unless it runs."""
-    global _thread, _starting  # noqa: PLW0603 - one for the process
+    global _thread, _hooked  # noqa: PLW0603 - one for the process
+    import os
     import threading
 
-    if _starting is None:
-        import os
-
-        # threading's own hook, which was registered when it was imported, runs before this one.
-        os.register_at_fork(after_in_child=_start_thread_in_child)
-        _starting = threading.Lock()
     with _starting:
+        if not _hooked:
+            # threading's own hook, which was registered with its import, runs before this one.
+            os.register_at_fork(after_in_child=_start_thread_in_child)
+            _hooked = True
         if _thread is None or not _thread.is_alive():
             mask = _block_all()
             try:
@@ -593,9 +585,7 @@ def _start_thread() -> None:
 
 def _start_thread_in_child() -> None:
     global _thread, _starting
-    import threading
-
-    _thread, _starting = None, threading.Lock()  # another thread of the parent may have held it
+    _thread, _starting = None, RLock()  # another thread of the parent may have held it
     if any(consumer.kind == _engine.KIND_THREAD for consumer in _engine.consumers()):
         _start_thread()
 
@@ -608,9 +598,7 @@ def _block_all() -> set[int | Signals]:
 def _call_handlers(mask: set[int | Signals]) -> None:
     import threading
 
-    this = threading.current_thread()
-    # A handler that forks leaves the child's main thread here: the child has another one for this.
-    while _thread is this and (pair := _engine.next_for_thread()) is not None:
+    while (pair := _engine.next_for_thread()) is not None:
         registration, info = pair
         assert registration.handler is not None
         _engine.pthread_sigmask(_engine.SIG_SETMASK, mask)
@@ -618,7 +606,7 @@ def _call_handlers(mask: set[int | Signals]) -> None:
             registration.handler(info)
         except BaseException as error:
             hook_arguments = threading.ExceptHookArgs(
-                (type(error), error, error.__traceback__, this)
+                (type(error), error, error.__traceback__, threading.current_thread())
             )
             try:
                 threading.excepthook(hook_arguments)

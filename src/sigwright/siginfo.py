@@ -231,6 +231,12 @@ class Sender:
 
     __slots__ = ("command", "origin", "pid", "state", "uid")
 
+    pid: int | None
+    uid: int | None
+    command: str | None
+    state: State
+    origin: str
+
     def __init__(
         self, pid: int | None, uid: int | None, command: str | None, state: State, origin: str
     ) -> None:

@@ -35,6 +35,8 @@ SUITES = [
     "oracle",
 ]
 
+STORM_SIGNALS = 200_000  # to listeners, after the tests
+
 ASAN_OPTIONS = {
     # The interpreter itself leaves memory to the system at its end.
     "detect_leaks": "0",
@@ -133,7 +135,12 @@ def run_tests(python: Path, folder: Path, arguments: list[str]) -> int:
     ]
     # A sanitizer's report is in the stderr of some child: tests that expect a death by a signal see
     # exit status 99 instead, and fail.
-    return call(*command, *(arguments or suites), env=environment, cwd=folder)
+    status = call(*command, *(arguments or suites), env=environment, cwd=folder)
+    if not arguments:
+        # The short storms are among the tests. Listeners come and go by chance: give it some time.
+        storm = TESTS / "storm" / "listeners.py"
+        status |= call(python, storm, "--signals", STORM_SIGNALS, env=environment, cwd=folder)
+    return status
 
 
 def prove(python: Path, folder: Path, environment: dict[str, str]) -> None:

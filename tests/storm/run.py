@@ -14,13 +14,10 @@ Then everything must add up, for each signal:
 Before that, while one thread receives, the real-time signals come in the order they were sent in.
 """
 
-import argparse
 import ctypes
 import errno
-import faulthandler
 import gc
 import itertools
-import mmap
 import os
 import platform
 import random
@@ -31,13 +28,16 @@ import time
 import traceback
 import warnings
 
+import processes
+from processes import READY, STOP
+
 SENDERS = 2
 OUTSTANDING = 20_000  # under the inbox's 65,536 by far: whatever drops below that is a bug
 CHILD_SECONDS = 60  # a child that takes longer hangs, and dies of SIGALRM
 ORDERED_SHARE = 10  # one signal in so many is sent in the first part, for the order
 
-# Fields of the memory that all processes share.
-READY, STOP, ORDERED_HANDLED, SENT, HANDLED, STANDARD_SENT = 0, 1, 2, 10, 20, 30
+# Fields of the memory that all processes share, after those of `processes`.
+ORDERED_HANDLED, SENT, HANDLED, STANDARD_SENT = 2, 10, 20, 30
 
 _SYS_RT_SIGQUEUEINFO = {"x86_64": 129, "aarch64": 138, "riscv64": 138}
 _SI_QUEUE = -1
@@ -351,77 +351,8 @@ def receive(shared: memoryview, total: int, seed: int) -> None:
     Receiver(shared, total, seed).run()
 
 
-def start(function, *args) -> int:
-    """Run it in a forked process, which ends with it."""
-    pid = os.fork()
-    if pid != 0:
-        return pid
-    status = 1
-    try:
-        function(*args)
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        os._exit(status)
-
-
-def wait(receiver: int, senders: list[int], shared: memoryview, deadline: float) -> list[str]:
-    """Until all have ended; tell the receiver when the senders have. What went wrong."""
-    running = {receiver: "the receiver", **dict.fromkeys(senders, "a sender")}
-    failures = []
-    while running and not failures:
-        pid, status = os.waitpid(-1, os.WNOHANG)
-        if pid:
-            name, code = running.pop(pid), os.waitstatus_to_exitcode(status)
-            if code != 0:
-                failures.append(f"{name} ended with {code}")
-        elif time.monotonic() > deadline:
-            failures.append("it hangs")
-        else:
-            time.sleep(0.01)
-        shared[STOP] = not set(senders) & set(running)
-    for pid in running:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-    return failures
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Send signals, and account for every one.")
-    parser.add_argument("--signals", type=int, default=100_000, help="how many in all")
-    parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument(
-        "--seconds", type=float, default=None, help="a storm longer than this hangs"
-    )
-    options = parser.parse_args()
+if __name__ == "__main__":
     if _syscall_number is None:
         print(f"the number of rt_sigqueueinfo is not known here for {platform.machine()}")
-        return 2
-    seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
-    limit = options.seconds or 60 + options.signals / 2_000
-    print(f"{options.signals} signals, seed {seed}", flush=True)
-
-    started = time.monotonic()
-    shared = memoryview(mmap.mmap(-1, 4096)).cast("Q")
-    receiver = start(watched, limit, receive, shared, options.signals, seed)
-    senders = [
-        start(send, shared, index, receiver, options.signals, seed) for index in range(SENDERS)
-    ]
-    failures = wait(receiver, senders, shared, started + limit + 5)
-    print(f"{time.monotonic() - started:.1f} s", flush=True)
-    if failures:
-        print(f"FAILED with seed {seed}: {', '.join(failures)}")
-        return 1
-    return 0
-
-
-def watched(limit: float, function, *args) -> None:
-    faulthandler.enable()
-    faulthandler.dump_traceback_later(limit, exit=True)
-    function(*args)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        sys.exit(2)
+    sys.exit(processes.main(__doc__.splitlines()[0], SENDERS, receive, send))

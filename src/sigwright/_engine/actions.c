@@ -102,6 +102,9 @@ static PyObject *current_action(int signum) {
         break;
     case STDLIB:
         handler = PyObject_CallMethod(engine.stdlib, "getsignal", "i", signum);
+        if (handler == engine.dispatcher) { /* somebody has saved it, and put it back */
+            replace_reference(&handler, Py_NewRef(engine.handlers[signum]));
+        }
         break;
     case IGNORED:
     case BY_DEFAULT:
@@ -149,6 +152,7 @@ static bool set_c_handler(int signum, const struct sigaction *action) {
     }
     Py_DECREF(old);
     replace_reference(&engine.handlers[signum], Py_NewRef(Py_None));
+    engine.untold &= ~signal_bit(signum);
     return atomic_load(&arrivals.audiences[signum]) == NULL || disposition_take(signum, true);
 }
 

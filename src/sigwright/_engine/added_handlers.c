@@ -25,9 +25,10 @@ PyObject *main_handler_oldest(uint64_t may_run, int *signum, uint64_t *monotonic
                 const struct ring_slot *slot =
                     consumer->kind == MAIN_HANDLER ? consumer_oldest(consumer) : NULL;
                 something = something || slot != NULL;
-                if (slot != NULL && slot->record.monotonic_ns < *monotonic_ns) {
+                if (slot != NULL && (may_run & signal_bit(slot->signum)) &&
+                    slot->record.monotonic_ns < *monotonic_ns) {
                     *monotonic_ns = slot->record.monotonic_ns;
-                    *signum = (int)number;
+                    *signum = slot->signum; /* it may have several signals, in one ring */
                     next = OWNER(consumer);
                 }
             }

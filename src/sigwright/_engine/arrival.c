@@ -67,7 +67,8 @@ static void leave(uint32_t parity) {
 }
 
 static void set_timer(uint32_t delay_us) {
-    atomic_store(&arrivals.inbox->timer_delay_us, delay_us);
+    /* Read in its own signal, on the thread that it is armed for. */
+    atomic_store_explicit(&arrivals.inbox->timer_delay_us, delay_us, memory_order_relaxed);
     struct itimerspec when = {.it_value = {.tv_nsec = (long)delay_us * 1000}};
     syscall(SYS_timer_settime, atomic_load(&arrivals.timer), 0, &when, NULL);
 }
@@ -224,13 +225,15 @@ static void write_fault_line(int signum, const siginfo_t *info) {
  * again. A fault in here finds its signal blocked, and the kernel then ends the process by it:
  * there is no recursion. */
 static void fault(int signum, siginfo_t *info, void *context) {
+    uint32_t parity = enter();
     bool chained = (atomic_load(&arrivals.has_previous) & signal_bit(signum)) != 0;
+    const struct sigaction previous = arrivals.previous[signum];
+    leave(parity); /* before the call: it may be left by longjmp */
     if (chained) {
-        const struct sigaction *previous = &arrivals.previous[signum];
-        if (previous->sa_flags & SA_SIGINFO) {
-            previous->sa_sigaction(signum, info, context);
+        if (previous.sa_flags & SA_SIGINFO) {
+            previous.sa_sigaction(signum, info, context);
         } else {
-            previous->sa_handler(signum);
+            previous.sa_handler(signum);
         }
     }
     write_fault_line(signum, info);
@@ -326,13 +329,12 @@ static void mark(siginfo_t *info) {
 
 /* The C handler that was there before the first consumer goes on working. CPython's own (the
  * stdlib's module was called directly) is for the main thread: see tell_main_thread(). */
-static void chain(int signum, siginfo_t *info, void *context) {
-    struct sigaction previous = arrivals.previous[signum];
-    if (previous.sa_flags & SA_SIGINFO) {
+static void chain(const struct sigaction *previous, int signum, siginfo_t *info, void *context) {
+    if (previous->sa_flags & SA_SIGINFO) {
         mark(info);
-        previous.sa_sigaction(signum, info, context);
-    } else if (previous.sa_handler != arrivals.door_handler) {
-        previous.sa_handler(signum);
+        previous->sa_sigaction(signum, info, context);
+    } else if (previous->sa_handler != arrivals.door_handler) {
+        previous->sa_handler(signum);
     } else if (on_main_thread()) {
         arrivals.door_handler(signum);
     } else {
@@ -354,11 +356,12 @@ void measure_frame(int signum, siginfo_t *info, void *context) {
 }
 
 void arrival(int signum, siginfo_t *info, void *context) {
-    siginfo_t unknown = {.si_signo = signum, .si_code = SI_KERNEL};
+    siginfo_t unknown;
     if (!is_whole(info, context)) {
         if (atomic_load(&arrivals.chained) & signal_bit(signum)) {
             return; /* the one that we have called in its turn calls us: see chain() */
         }
+        unknown = (siginfo_t){.si_signo = signum, .si_code = SI_KERNEL};
         info = &unknown;
         context = NULL;
     }
@@ -368,7 +371,7 @@ void arrival(int signum, siginfo_t *info, void *context) {
     }
     int saved_errno = errno;
     if (is_fault(signum, info)) {
-        fault(signum, info, context); /* uncounted: a handler from before may leave it by longjmp */
+        fault(signum, info, context);
         errno = saved_errno;
         return;
     }
@@ -399,11 +402,15 @@ void arrival(int signum, siginfo_t *info, void *context) {
             }
         }
     }
-    leave(parity);
-    errno = saved_errno;
+    struct sigaction previous;
     if (receivers.chained) {
-        chain(signum, info, context); /* uncounted, as above */
+        previous = arrivals.previous[signum];
     }
+    leave(parity);
+    if (receivers.chained) {
+        chain(&previous, signum, info, context); /* uncounted: it may be left by longjmp */
+    }
+    errno = saved_errno;
 }
 
 static bool is_work(void) {

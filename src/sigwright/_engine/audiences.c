@@ -64,8 +64,10 @@ bool leave_audiences(struct consumer *consumer, uint64_t signals) {
             }
         }
         replaced[signum] = atomic_exchange(&arrivals.audiences[signum], smaller);
-        if (smaller != NULL && replaced[signum]->has_main_handler && !smaller->has_main_handler &&
-            !disposition_refresh((int)signum)) {
+        if (smaller == NULL) {
+            disposition_left((int)signum);
+        } else if (replaced[signum]->has_main_handler && !smaller->has_main_handler &&
+                   !disposition_refresh((int)signum)) {
             PyErr_Clear(); /* it was ours before: it stays as it is */
         }
     }
@@ -74,29 +76,22 @@ bool leave_audiences(struct consumer *consumer, uint64_t signals) {
 }
 
 bool join_audiences(struct consumer *consumer) {
-    struct audience *larger[SIGNALS] = {NULL}, *replaced[SIGNALS] = {NULL};
-    FOR_EACH_SIGNAL (signum, consumer->signals) {
-        larger[signum] = audience_with(atomic_load(&arrivals.audiences[signum]), consumer);
-        if (larger[signum] == NULL) {
-            for (int i = 1; i < SIGNALS; i++) {
-                free(larger[i]);
-            }
-            PyErr_NoMemory();
-            return false;
-        }
-    }
+    struct audience *replaced[SIGNALS] = {NULL};
     uint64_t joined = 0;
     bool taken = true;
     FOR_EACH_SIGNAL (signum, consumer->signals) {
-        replaced[signum] = atomic_exchange(&arrivals.audiences[signum], larger[signum]);
+        struct audience *larger = audience_with(atomic_load(&arrivals.audiences[signum]), consumer);
+        if (larger == NULL) {
+            PyErr_NoMemory();
+            taken = false;
+            break;
+        }
+        replaced[signum] = atomic_exchange(&arrivals.audiences[signum], larger);
         joined |= signal_bit((int)signum);
         taken = disposition_take((int)signum, replaced[signum] == NULL);
         if (!taken) {
             break;
         }
-    }
-    FOR_EACH_SIGNAL (signum, consumer->signals & ~joined) {
-        free(larger[signum]);
     }
     free_replaced(replaced);
     if (!taken) {

@@ -144,14 +144,21 @@ void send_again(int signum, const struct arrival_record *record) {
     }
 }
 
+/* Nobody has had it: the last consumer's closing raises it again. */
+void note_unanswered(int signum, const struct arrival_record *record) {
+    if (record->monotonic_ns > unanswered[signum].monotonic_ns) {
+        unanswered[signum] = *record;
+    }
+}
+
 static void note_unread(Consumer *self, bool discard) {
     const struct ring_slot *slot;
     while ((slot = consumer_oldest(&self->consumer)) != NULL) {
         int signum = slot->signum;
         if (discard || slot->handled) {
             note_answer(signum, slot->record.monotonic_ns);
-        } else if (slot->record.monotonic_ns > unanswered[signum].monotonic_ns) {
-            unanswered[signum] = slot->record;
+        } else {
+            note_unanswered(signum, &slot->record);
         }
         consumer_let_go(&self->consumer, slot);
     }
@@ -191,10 +198,16 @@ static bool close_consumer(Consumer *self, bool discard) {
     return left;
 }
 
+/* A listener that nobody has any more is still listed while its finalizers run. */
+static bool is_dying(const Consumer *self) { return Py_REFCNT((PyObject *)self) == 0; }
+
 /* The list's reference may be the last. */
 static void close_and_keep(Consumer *self, bool discard) {
-    Py_INCREF((PyObject *)self);
-    if (close_consumer(self, discard)) {
+    bool dying = is_dying(self);
+    if (!dying) {
+        Py_INCREF((PyObject *)self);
+    }
+    if (close_consumer(self, discard) && !dying) {
         Py_DECREF((PyObject *)self);
     }
 }
@@ -262,6 +275,8 @@ static bool parse_signals(PyObject *numbers, uint64_t *signals) {
     return true;
 }
 
+#define FAULT_SIGNALS                                                                              \
+    (signal_bit(SIGSEGV) | signal_bit(SIGBUS) | signal_bit(SIGFPE) | signal_bit(SIGILL))
 #define MAXSIZE_MOST (1 << 24) /* 1 GiB */
 /* It gets every arrival, also of standard signals, which are merged only for signal()'s handler. */
 #define ADDED_HANDLER_ROOM 65536
@@ -291,8 +306,12 @@ static PyObject *consumer_new(PyTypeObject *type, PyObject *args, PyObject *keyw
         PyErr_SetString(PyExc_RuntimeError, "the interpreter is ending");
         return NULL;
     }
-    if (!door_make_room(signals)) {
+    /* Whatever may run Python code comes before the first step. */
+    if (!door_make_room(signals) || PyErr_CheckSignals() < 0) {
         return NULL;
+    }
+    if (signals & FAULT_SIGNALS) {
+        door_need_dump();
     }
     Consumer *self = (Consumer *)PyType_GenericAlloc(type, 0);
     if (self == NULL) {
@@ -314,9 +333,23 @@ static PyObject *consumer_new(PyTypeObject *type, PyObject *args, PyObject *keyw
     return (PyObject *)self;
 }
 
+static int consumer_traverse(PyObject *object, visitproc visit, void *arg) {
+    Py_VISIT(((Consumer *)object)->handler);
+    Py_VISIT((PyObject *)Py_TYPE(object));
+    return 0;
+}
+
+static int consumer_clear(PyObject *object) {
+    if (!((Consumer *)object)->open) { /* an open registration is held by the list */
+        Py_CLEAR(((Consumer *)object)->handler);
+    }
+    return 0;
+}
+
 static void consumer_dealloc(PyObject *object) {
     Consumer *self = (Consumer *)object;
     PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
     PyObject *error_type, *value, *traceback;
     PyErr_Fetch(&error_type, &value, &traceback);
     bool left = close_consumer(self, false);
@@ -406,6 +439,8 @@ static PyType_Slot consumer_slots[] = {
     {Py_tp_doc, "The C base of Listener and Registration."},
     {Py_tp_new, consumer_new},
     {Py_tp_dealloc, consumer_dealloc},
+    {Py_tp_traverse, consumer_traverse},
+    {Py_tp_clear, consumer_clear},
     {Py_tp_iter, PyObject_SelfIter},
     {Py_tp_iternext, consumer_next},
     {Py_tp_methods, consumer_methods},
@@ -416,7 +451,7 @@ static PyType_Slot consumer_slots[] = {
 static PyType_Spec consumer_spec = {
     .name = "sigwright._engine.Consumer",
     .basicsize = sizeof(Consumer),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
     .slots = consumer_slots,
 };
 
@@ -452,15 +487,20 @@ bool consumers_add_type(PyObject *module) {
 
 /* --- fork and exit ---------------------------------------------------------------------------- */
 
-static void renew_fd(struct waker *waker, int fd) {
+/* The number stays: whoever asked for fileno() has it. Closed first: there may be no other to be
+ * had. -1: not even this one. */
+static int renew_fd(struct waker *waker, int fd) {
+    close(fd);
     int fresh = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (fresh != -1) {
-        dup3(fresh, fd, O_CLOEXEC); /* the number stays: whoever asked for fileno() has it */
+    if (fresh != -1 && fresh != fd) {
+        dup3(fresh, fd, O_CLOEXEC);
         close(fresh);
     }
+    fd = fresh == -1 ? -1 : fd;
     atomic_store(&waker->fd_plus_1, fd + 1);
     atomic_store(&waker->raised, 0);
     raise_waker(waker); /* for what came early; a reader that finds nothing waits again */
+    return fd;
 }
 
 /* In the child. Its copies of the descriptors are still the parent's. */
@@ -468,7 +508,7 @@ void consumers_after_fork(bool wiped_on_fork) {
     memset(answered_ns, 0, sizeof answered_ns);
     memset(unanswered, 0, sizeof unanswered);
     if (thread_fd != -1) {
-        renew_fd(&arrivals.inbox->thread, thread_fd);
+        thread_fd = renew_fd(&arrivals.inbox->thread, thread_fd);
     }
     for (int i = 0; i < consumer_list.count;) {
         Consumer *self = consumer_list.all[i];
@@ -480,7 +520,7 @@ void consumers_after_fork(bool wiped_on_fork) {
         memset(self->latency, 0, sizeof self->latency);
         if (self->inherit) {
             if (self->fd != -1) {
-                renew_fd(self->consumer.waker, self->fd);
+                self->fd = renew_fd(self->consumer.waker, self->fd);
             }
             i++;
             continue;
@@ -509,7 +549,8 @@ static PyObject *consumers(PyObject *module, PyObject *unused) {
     (void)unused;
     PyObject *list = PyList_New(0);
     for (int i = 0; list != NULL && i < consumer_list.count; i++) {
-        if (PyList_Append(list, (PyObject *)consumer_list.all[i]) < 0) {
+        Consumer *consumer = consumer_list.all[i];
+        if (!is_dying(consumer) && PyList_Append(list, (PyObject *)consumer) < 0) {
             Py_CLEAR(list);
         }
     }

@@ -161,7 +161,10 @@ static bool deliver_one(int signum, PyObject *frame) {
     uint64_t merged = take_for_one_call(signum, &record);
     if (!is_callable_handler(engine.handlers[signum])) {
         queue->dropped_late += merged + 1;
-        if (engine.reset & signal_bit(signum)) {
+        if ((engine.reset & signal_bit(signum)) &&
+            atomic_load(&arrivals.audiences[signum]) != NULL) {
+            note_unanswered(signum, &record);
+        } else if (engine.reset & signal_bit(signum)) {
             send_again(signum, &record); /* POSIX: it met the default action */
         } else {
             report_race(signum);

@@ -28,7 +28,8 @@ static bool is_c_handler(const struct sigaction *action) {
 }
 
 static bool is_stdlibs(const struct sigaction *action) {
-    return !(action->sa_flags & SA_SIGINFO) && action->sa_handler == arrivals.door_handler;
+    return is_c_handler(action) && !(action->sa_flags & SA_SIGINFO) &&
+           action->sa_handler == arrivals.door_handler; /* NULL until the doors are open */
 }
 
 static void set_bit(_Atomic uint64_t *bits, int signum, bool on) {
@@ -45,21 +46,41 @@ static const struct audience *audience_of(int signum) {
     return atomic_load(&arrivals.audiences[signum]);
 }
 
-/* Ours for the kernel. Whether system calls restart is the handler's business, where there is one
- * (siginterrupt(), SA_RESTART); listeners alone must not be noticed. */
-static bool set_kernel_handler(int signum, enum kind kind) {
-    const struct audience *audience = audience_of(signum);
-    bool restart = kind == CALLABLE || audience == NULL
-                       ? (engine.actions[signum].flags & SA_RESTART) != 0
-                       : !audience->has_main_handler;
+static bool is_set(const _Atomic uint64_t *bits, int signum) {
+    return (atomic_load(bits) & signal_bit(signum)) != 0;
+}
+
+/* Whether system calls go on: as every handler that is called has it. Listeners alone must not be
+ * noticed. */
+static bool restarts(int signum) {
     if (door_hidden() & signal_bit(signum)) {
-        restart = signum == atomic_load(&arrivals.doors[QUIET]); /* rings land here as well */
+        return signum == atomic_load(&arrivals.doors[QUIET]); /* rings land here as well */
     }
+    bool handlers_do = (engine.actions[signum].flags & SA_RESTART) != 0;
+    const struct audience *audience = audience_of(signum);
+    if (audience == NULL) {
+        return handlers_do;
+    }
+    bool handled = is_set(&arrivals.to_inbox, signum);
+    bool chained = is_set(&arrivals.chained, signum);
+    return (handled ? handlers_do : !audience->has_main_handler) &&
+           (!chained || (arrivals.previous[signum].sa_flags & SA_RESTART));
+}
+
+/* Ours for the kernel. */
+static bool set_kernel_handler(int signum) {
+    bool restart = restarts(signum);
+    unsigned of_children = (engine.give_back & signal_bit(signum))
+                               ? (unsigned)arrivals.previous[signum].sa_flags
+                               : engine.actions[signum].flags;
     struct sigaction action = {
         .sa_sigaction = arrival,
         .sa_flags = SA_SIGINFO | SA_ONSTACK | (restart ? SA_RESTART : 0) |
-                    (engine.actions[signum].flags & (SA_NOCLDSTOP | SA_NOCLDWAIT)),
+                    (int)(of_children & (SA_NOCLDSTOP | SA_NOCLDWAIT)),
     };
+    if (signum == SIGCHLD && kind_of(engine.handlers[signum]) == IGNORE) {
+        action.sa_flags |= SA_NOCLDWAIT; /* what SIG_IGN means there; listening changes nothing */
+    }
     sigfillset(&action.sa_mask);
     set_bit(&arrivals.restart, signum, restart);
     if (sigaction(signum, &action, NULL) != 0) {
@@ -173,6 +194,17 @@ bool set_stdlib_handler(int signum, PyObject *handler) {
     return old != NULL;
 }
 
+static bool is_served(int signum) { return (engine.served & signal_bit(signum)) != 0; }
+
+static void set_standard_action(int signum, enum kind kind) {
+    struct sigaction action = {
+        .sa_handler = kind == IGNORE ? SIG_IGN : SIG_DFL,
+        .sa_flags = (int)engine.actions[signum].flags & (SA_NOCLDSTOP | SA_NOCLDWAIT),
+    };
+    sigemptyset(&action.sa_mask);
+    sigaction(signum, &action, NULL);
+}
+
 /* CPython's own table learns what signal() said while a signal had an audience. The main thread. */
 static int tell_stdlib(void *unused) {
     (void)unused;
@@ -182,12 +214,20 @@ static int tell_stdlib(void *unused) {
             continue;
         }
         enum kind kind = kind_of(engine.handlers[signum]);
+        struct sigaction now;
+        if (kind == FOREIGN) {
+            engine.untold &= ~signal_bit(signum);
+            continue;
+        }
+        if (sigaction(signum, NULL, &now) == 0 && is_c_handler(&now) && !is_ours(&now)) {
+            continue; /* somebody's meanwhile: the next signal() tells */
+        }
         if (!set_stdlib_handler(signum,
                                 kind == CALLABLE ? engine.dispatcher : engine.handlers[signum])) {
             return -1;
         }
         engine.untold &= ~signal_bit(signum);
-        if ((kind == CALLABLE || kind == INTERRUPT) && !set_kernel_handler(signum, kind)) {
+        if ((kind == CALLABLE || kind == INTERRUPT) && !set_kernel_handler(signum)) {
             return -1;
         }
     }
@@ -202,7 +242,7 @@ static bool change_beside_audience(int signum, enum kind kind) {
     engine.give_back &= ~signal_bit(signum);
     set_bit(&arrivals.chained, signum, false);
     set_bit(&arrivals.to_inbox, signum, kind == CALLABLE);
-    return set_kernel_handler(signum, kind);
+    return set_kernel_handler(signum);
 }
 
 static bool change(int signum, PyObject *handler) {
@@ -218,20 +258,26 @@ static bool change(int signum, PyObject *handler) {
             return false;
         }
     }
+    bool was_served = is_served(signum);
+    engine.served = (engine.served & ~signal_bit(signum)) | (arrives ? signal_bit(signum) : 0);
     if (audience_of(signum) != NULL) {
         return change_beside_audience(signum, kind);
     }
     if (door_hidden() & signal_bit(signum)) {
         door_share(signum); /* the stdlib's table keeps the door's entry */
-    } else if (kind != kind_of(old) || !arrives || (engine.untold & signal_bit(signum))) {
+    } else if (kind != kind_of(old) || !arrives || !was_served ||
+               (engine.untold & signal_bit(signum))) {
         if (!set_stdlib_handler(signum, kind == CALLABLE ? engine.dispatcher : handler)) {
             return false;
         }
         engine.untold &= ~signal_bit(signum);
+        if (!arrives && (engine.actions[signum].flags & (SA_NOCLDSTOP | SA_NOCLDWAIT))) {
+            set_standard_action(signum, kind);
+        }
     }
     if (arrives) {
         set_bit(&arrivals.to_inbox, signum, true);
-        return set_kernel_handler(signum, kind);
+        return set_kernel_handler(signum);
     }
     return true;
 }
@@ -247,84 +293,96 @@ static PyObject *stdlib_handler(int signum) {
     return handler;
 }
 
-/* The audience has changed: do system calls restart? */
-bool disposition_refresh(int signum) {
-    bool chained = (atomic_load(&arrivals.chained) & signal_bit(signum)) != 0;
-    return set_kernel_handler(signum, chained ? FOREIGN : kind_of(engine.handlers[signum]));
-}
-
 /* A consumer of a signal is there: from now on it arrives here. SIG_DFL and default_int_handler do
- * not act while somebody listens; a C handler from before does, chained. Not the first consumer:
- * the signal is ours, unless somebody has taken it behind our back. Any thread. */
+ * not act while somebody listens; a C handler from before does, chained. Also where somebody has
+ * taken the signal behind our back. No Python code runs in here. Any thread. */
 bool disposition_take(int signum, bool first) {
     struct sigaction now;
     if (sigaction(signum, NULL, &now) != 0) {
         PyErr_SetFromErrno(PyExc_OSError);
         return false;
     }
-    if (!first && is_ours(&now)) {
-        return disposition_refresh(signum);
-    }
     bool hidden = (door_hidden() & signal_bit(signum)) != 0;
-    bool chained = !is_ours(&now) && !hidden && is_c_handler(&now);
-    if (!is_ours(&now) && !hidden && is_stdlibs(&now)) {
-        /* Set by the stdlib's own functions: its handler is the user's, and known by name. */
+    bool ours = is_ours(&now) || hidden;
+    if (!first && is_ours(&now)) {
+        return set_kernel_handler(signum);
+    }
+    bool chained = !ours && is_c_handler(&now);
+    if (chained && is_stdlibs(&now)) {
         PyObject *handler = stdlib_handler(signum);
         if (handler == NULL) {
             return false;
         }
-        chained = handler != engine.default_int_handler;
-        replace_reference(&engine.handlers[signum], handler);
+        if (handler == engine.dispatcher) { /* somebody has saved it, and put it back */
+            Py_DECREF(handler);
+            ours = true;
+            chained = false;
+        } else { /* set by the stdlib's own functions: the user's, and known by name */
+            chained = handler != engine.default_int_handler;
+            engine.served &= ~signal_bit(signum);
+            replace_reference(&engine.handlers[signum], handler);
+        }
     }
-    if (is_fault_signal(signum)) {
-        prepare_for_faults(signum);
-    }
-    enum kind kind = kind_of(engine.handlers[signum]);
-    if (!is_ours(&now)) {
+    if (!ours || hidden) {
         remember_previous(signum, &now);
-        if (chained || is_stdlibs(&now) || kind == DEFAULT || kind == IGNORE || kind == FOREIGN) {
+        if (chained || hidden || !is_served(signum)) {
             engine.give_back |= signal_bit(signum);
         }
     }
-    /* Behind our back somebody else's handler has taken the place of one of signal()'s: both act.
-     */
-    set_bit(&arrivals.to_inbox, signum, kind == CALLABLE && !is_stdlibs(&now));
+    /* Where somebody's C handler has taken the place of one of signal()'s, both act. */
+    set_bit(&arrivals.to_inbox, signum,
+            is_served(signum) && kind_of(engine.handlers[signum]) == CALLABLE);
     set_bit(&arrivals.chained, signum, chained);
-    return set_kernel_handler(signum, chained ? FOREIGN : kind);
+    return set_kernel_handler(signum);
+}
+
+/* Somebody has put another action in the place of ours, and nobody has taken it back. */
+static bool is_taken(int signum) {
+    struct sigaction now;
+    return !(door_hidden() & signal_bit(signum)) && sigaction(signum, NULL, &now) == 0 &&
+           !is_ours(&now);
+}
+
+/* The audience has changed: do system calls restart? */
+bool disposition_refresh(int signum) { return is_taken(signum) || set_kernel_handler(signum); }
+
+/* A door has moved away from a number that has an audience: SIG_DFL is beneath it now. */
+bool disposition_keep(int signum) {
+    struct sigaction standard = {.sa_handler = SIG_DFL};
+    sigemptyset(&standard.sa_mask);
+    remember_previous(signum, &standard);
+    engine.give_back |= signal_bit(signum);
+    return set_kernel_handler(signum);
 }
 
 /* The last consumer is about to leave, but still gets a copy: go back to what signal() says now, or
  * to what was there before, without an instant in which an arrival would be nobody's. Any thread.
  */
 void disposition_give_back(int signum) {
-    if (engine.give_back & signal_bit(signum)) {
-        engine.give_back &= ~signal_bit(signum);
-        if (door_hidden() & signal_bit(signum)) {
-            door_share(signum);
-        } else {
-            sigaction(signum, &arrivals.previous[signum], NULL);
-        }
-        set_bit(&arrivals.chained, signum, false);
-        return;
-    }
     enum kind kind = kind_of(engine.handlers[signum]);
-    if (kind == CALLABLE || kind == INTERRUPT) {
-        set_bit(&arrivals.to_inbox, signum, true);
-        if (!set_kernel_handler(signum, CALLABLE)) {
-            PyErr_Clear(); /* it was ours: it stays as it is */
-        }
+    bool give_back = (engine.give_back & signal_bit(signum)) != 0;
+    engine.give_back &= ~signal_bit(signum);
+    if (is_taken(signum)) {
+        /* It stays theirs. */
     } else if (door_hidden() & signal_bit(signum)) {
         door_share(signum);
+    } else if (give_back) {
+        sigaction(signum, &arrivals.previous[signum], NULL);
+    } else if (is_served(signum) && (kind == CALLABLE || kind == INTERRUPT)) {
+        set_bit(&arrivals.to_inbox, signum, true);
     } else {
-        struct sigaction action = {
-            .sa_handler = kind == IGNORE ? SIG_IGN : SIG_DFL,
-            .sa_flags = engine.actions[signum].flags & (SA_NOCLDSTOP | SA_NOCLDWAIT),
-        };
-        sigemptyset(&action.sa_mask);
-        sigaction(signum, &action, NULL);
+        set_standard_action(signum, kind);
     }
+    set_bit(&arrivals.chained, signum, false);
     if (engine.untold & signal_bit(signum)) {
         Py_AddPendingCall(tell_stdlib, NULL); /* its queue is full: the next signal() does it */
+    }
+}
+
+/* After the last one has left, for the flags. */
+void disposition_left(int signum) {
+    if (is_served(signum) && !is_taken(signum) && !set_kernel_handler(signum)) {
+        PyErr_Clear(); /* it was ours: it stays as it is */
     }
 }
 
@@ -355,6 +413,9 @@ PyObject *set_disposition(int signum, PyObject *handler, struct action action) {
     }
     PyObject *old = engine.handlers[signum];
     engine.handlers[signum] = Py_NewRef(handler);
+    if (signum == SIGCHLD && audience_of(signum) != NULL) {
+        set_kernel_handler(signum); /* SIG_IGN has a flag of its own there */
+    }
     return old;
 }
 
@@ -534,6 +595,9 @@ void dispositions_read(void) {
         if (handler == engine.dispatcher || ((hidden | engine.untold) & signal_bit(signum))) {
             Py_DECREF(handler);
         } else {
+            if (handler != engine.handlers[signum]) {
+                engine.served &= ~signal_bit(signum);
+            }
             replace_reference(&engine.handlers[signum], handler);
         }
     }
@@ -547,9 +611,9 @@ bool dispositions_adopt(void) {
         if ((kind != INTERRUPT && kind != CALLABLE) || sigaction(signum, NULL, &now) != 0) {
             continue;
         }
-        bool beside = is_ours(&now) && (engine.give_back & signal_bit(signum));
-        if (beside) { /* somebody listens already, and the stdlib's handler is chained */
-            now = arrivals.previous[signum];
+        bool beside = audience_of(signum) != NULL;
+        if (beside && is_ours(&now) && (engine.give_back & signal_bit(signum))) {
+            now = arrivals.previous[signum]; /* somebody listens, and the stdlib's is chained */
         }
         if (!is_stdlibs(&now)) {
             continue;
@@ -557,7 +621,8 @@ bool dispositions_adopt(void) {
         if (!need_slots(signum)) {
             return false;
         }
-        engine.actions[signum] = (struct action){.flags = now.sa_flags & SA_RESTART};
+        engine.actions[signum] = (struct action){.flags = (unsigned)now.sa_flags & SA_RESTART};
+        engine.served |= signal_bit(signum);
         if (beside) {
             if (!change_beside_audience(signum, kind)) {
                 return false;
@@ -568,7 +633,7 @@ bool dispositions_adopt(void) {
             return false;
         }
         set_bit(&arrivals.to_inbox, signum, true);
-        if (!set_kernel_handler(signum, kind)) {
+        if (!set_kernel_handler(signum)) {
             return false;
         }
     }

@@ -251,9 +251,18 @@ static void unregister_dump(int signum) {
 
 void door_need_dump(void) {
     int free_number = atomic_load(&arrivals.dump_signal) == 0 ? find_free(0) : 0;
-    if (free_number != 0) {
-        register_dump(free_number);
+    if (free_number == 0) {
+        return;
     }
+    if (!pthread_equal(pthread_self(), arrivals.main_thread)) {
+        register_dump(free_number);
+        return;
+    }
+    /* It imports a module: what a handler raised in there would be taken for a failed import. */
+    uint64_t held = atomic_exchange(&arrivals.held, UINT64_MAX);
+    register_dump(free_number);
+    atomic_store(&arrivals.held, held);
+    ring_if_work();
 }
 
 static bool move_loud(int to) {
@@ -266,7 +275,15 @@ static bool move_loud(int to) {
     arrivals_end();
     /* _signal.signal() looks for pending signals first: a ring on the old number ends in delivery.
      */
+    sigset_t only_from, mask;
+    sigemptyset(&only_from);
+    sigaddset(&only_from, from);
+    pthread_sigmask(SIG_BLOCK, &only_from, &mask); /* SIG_DFL is in for an instant */
     bool moved = set_stdlib_handler(from, engine.sig_dfl);
+    if (atomic_load(&arrivals.audiences[from]) != NULL && !disposition_keep(from)) {
+        moved = false;
+    }
+    pthread_sigmask(SIG_SETMASK, &mask, NULL);
     if (had_timer) {
         make_timer();
     }
@@ -277,7 +294,9 @@ static void move_quiet(int to) {
     land_at(to, SA_RESTART); /* before anybody rings there */
     int from = atomic_exchange(&arrivals.doors[QUIET], to);
     arrivals_end();
-    signal(from, SIG_DFL);
+    if (atomic_load(&arrivals.audiences[from]) == NULL || !disposition_keep(from)) {
+        signal(from, SIG_DFL);
+    }
 }
 
 static void move_dump(int to) {

@@ -29,6 +29,7 @@ struct engine {
         uint32_t flags; /* SA_* */
         uint64_t mask;  /* handlers of these wait while this one runs */
     } actions[SIGNALS];
+    uint64_t served; /* signals whose handler is a Python function that arrivals come to */
     uint64_t
         give_back;   /* signals whose action goes back to arrivals.previous with their audience */
     uint64_t reset;  /* signals that SA_RESETHAND has set back to the default action */
@@ -92,6 +93,8 @@ bool is_ours(const struct sigaction *action);
 bool disposition_take(int signum, bool first);
 bool disposition_refresh(int signum);
 void disposition_give_back(int signum);
+void disposition_left(int signum);
+bool disposition_keep(int signum);
 void dispositions_read(void);
 bool dispositions_adopt(void);
 void dispositions_hand_over(void);
@@ -110,6 +113,7 @@ void consumers_close_all(void);
 void consumers_after_fork(bool wiped_on_fork);
 void note_answer(int signum, uint64_t monotonic_ns);
 void send_again(int signum, const struct arrival_record *record);
+void note_unanswered(int signum, const struct arrival_record *record);
 PyObject *main_handler_oldest(uint64_t may_run, int *signum, uint64_t *monotonic_ns);
 PyObject *main_handler_take(PyObject *registration, PyObject **handler);
 

@@ -230,6 +230,10 @@ bool engine_open(void) {
         !(wakeup_in_use || dispositions_adopt())) {
         return false;
     }
+    uint64_t stdlib = atomic_exchange(&arrivals.inbox->stdlib, 0);
+    FOR_EACH_SIGNAL (signum, stdlib) {
+        arrivals.door_handler((int)signum);
+    }
     if (atomic_load(&arrivals.inbox->added) != 0) { /* for handlers added by another thread */
         door_need_timer();
         ring_if_work();

@@ -67,19 +67,19 @@ int wait_until_readable(int fd, int64_t deadline) {
     return ready != 0;
 }
 
-/* The next record, waiting for it. NULL with an exception set: queue.Empty, RuntimeError where it
- * is closed, or what a handler raised. */
+/* The next record, waiting for it. NULL: it is closed; or, with an exception set, queue.Empty or
+ * what a handler raised. */
 static PyObject *wait_and_pop(Consumer *self, int64_t deadline) {
     for (;;) {
         if (!self->open) {
-            return raise_closed(self);
+            return NULL;
         }
         PyObject *info = consumer_pop(self);
         if (info != NULL || PyErr_Occurred()) {
             return info;
         }
         if (!self->open) {
-            return raise_closed(self);
+            return NULL;
         }
         waker_clear(self->consumer.waker, self->fd);
         if (consumer_oldest(&self->consumer) != NULL) {
@@ -88,7 +88,9 @@ static PyObject *wait_and_pop(Consumer *self, int64_t deadline) {
         }
         self->users++;
         int again = wait_until_readable(self->fd, deadline);
-        self->users--;
+        if (self->users > 0) { /* a handler may have forked, and be the child's */
+            self->users--;
+        }
         close_fd_if_unused(self);
         if (again < 0) {
             return NULL;
@@ -148,7 +150,11 @@ static PyObject *listener_get(PyObject *object, PyObject *const *args, Py_ssize_
             deadline = INT64_MAX;
         }
     }
-    return check_listener(self) ? wait_and_pop(self, deadline) : NULL;
+    if (!check_listener(self)) {
+        return NULL;
+    }
+    PyObject *info = wait_and_pop(self, deadline);
+    return info != NULL || PyErr_Occurred() ? info : raise_closed(self);
 }
 
 PyDoc_STRVAR(get_nowait_doc, "get_nowait()\n--\n\n"
@@ -223,11 +229,7 @@ PyObject *consumer_next(PyObject *object) {
         check_listener(self);
         return NULL;
     }
-    PyObject *info = self->open ? wait_and_pop(self, INT64_MAX) : NULL;
-    if (info == NULL && !self->open && PyErr_ExceptionMatches(PyExc_RuntimeError)) {
-        PyErr_Clear(); /* closed meanwhile: the iteration ends */
-    }
-    return info;
+    return wait_and_pop(self, INT64_MAX); /* closed: the iteration ends */
 }
 
 PyDoc_STRVAR(fileno_doc,
