@@ -192,9 +192,17 @@ def oracle(session: nox.Session) -> None:
 
 @nox.session
 def storm(session: nox.Session) -> None:
-    """The long storm: ten million signals, every one accounted for. Minutes, not seconds."""
-    session.install(".[test]")
-    session.run("python", "tests/storm/run.py", *(session.posargs or ("--signals", "10000000")))
+    """The long storms: ten million signals each, every one accounted for. Minutes, not seconds.
+
+    `-- listeners --signals 1000000`: one of them, and shorter.
+    """
+    session.install(".[test,bench]")  # bench: a loop of the listeners' storm is uvloop's
+    storms = ("run", "listeners")
+    chosen = [name for name in storms if name in session.posargs] or storms
+    arguments = [word for word in session.posargs if word not in storms]
+    for name in chosen:
+        program = f"tests/storm/{name}.py"
+        session.run("python", program, *(arguments or ("--signals", "10000000")))
 
 
 @nox.session
@@ -202,6 +210,13 @@ def sanitizers(session: nox.Session) -> None:
     """The engine under ASan and UBSan, and its lock-free parts under TSan."""
     session.install("meson", "meson-python", "ninja", ".[test]")
     session.run("python", "tests/sanitizers/run.py", *session.posargs)
+
+
+@nox.session(python=("3.11", "3.13"))
+def e2e(session: nox.Session) -> None:
+    """Real programs under `sigwright run --children`: servers, workers, pools, a plugin."""
+    session.install(".[e2e]")
+    session.run("python", "-m", "pytest", "tests/e2e", *session.posargs)
 
 
 @nox.session
@@ -242,5 +257,5 @@ def readme(session: nox.Session) -> None:
 @nox.session(python=("3.11", "3.13"))
 def bench(session: nox.Session) -> None:
     """The benchmarks beside the stdlib's `signal`, interleaved in one run."""
-    session.install(".")
+    session.install(".[bench]")
     session.run("python", "benchmarks/run.py", *session.posargs)

@@ -1,6 +1,8 @@
-/* The floor: what the kernel itself takes, from C without Python. And a sender of queued signals
- * that can be told apart. Compiled by harness.native() when the benchmarks run. */
+/* The floor: what the kernel itself takes, from C without Python. And senders: of queued signals
+ * that can be told apart, and of one signal at a time from a thread of its own. Compiled by
+ * harness.native() when the benchmarks run. */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -68,4 +70,61 @@ int queue_numbered(int signum, int count) {
         }
     }
     return count;
+}
+
+static void sleep_us(long microseconds) {
+    struct timespec time = {.tv_nsec = microseconds * 1000};
+    nanosleep(&time, NULL);
+}
+
+/* Queues `count` signals to another process, as fast as it can; each carries its number as the
+ * value. While the kernel's queue is full (EAGAIN) it sleeps: asking again at once would hold up
+ * the receiver, who needs the same lock. Returns how often it did, or -1. */
+int send_numbered(int pid, int signum, int count) {
+    int retries = 0;
+    for (int i = 0; i < count; i++) {
+        while (sigqueue(pid, signum, (union sigval){.sival_int = i}) != 0) {
+            if (errno != EAGAIN) {
+                return -1;
+            }
+            retries++;
+            sleep_us(50);
+        }
+    }
+    return retries;
+}
+
+/* Tells the sender to begin by a byte to `start`, and takes `count` signals with their values.
+ * Returns the nanoseconds for all, or -1. The signal is blocked in every thread. */
+long long take_numbered(int start, int signum, int count, int *values) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, signum);
+    long long began = now_ns();
+    if (write(start, "\n", 1) != 1) {
+        return -1;
+    }
+    for (int i = 0; i < count; i++) {
+        siginfo_t info;
+        while (sigwaitinfo(&set, &info) != signum) {
+            if (errno != EINTR) {
+                return -1;
+            }
+        }
+        values[i] = info.si_value.sival_int;
+    }
+    return now_ns() - began;
+}
+
+/* A thread's work: sends `count` signals to its own process, the next one when `*asked` says so and
+ * `idle_us` later: whoever asked is asleep by then. `sent` gets the times. Without the GIL. */
+void send_when_asked(int signum, int count, long idle_us, const int *asked, long long *sent) {
+    for (int i = 0; i < count; i++) {
+        while (__atomic_load_n(asked, __ATOMIC_ACQUIRE) <= i) {
+            sleep_us(20);
+        }
+        sleep_us(idle_us);
+        sent[i] = now_ns();
+        kill(getpid(), signum);
+    }
 }

@@ -1,6 +1,10 @@
 """sigwright beside the stdlib's `signal`: every number that the docs give, measured in one run.
 
-    python benchmarks/run.py [--quick] [--json FILE] [--markdown] [GROUP ...]
+    python benchmarks/run.py [--quick] [--json FILE] [--markdown] [--against FOLDER] [GROUP ...]
+
+`--against` asks whether a signal that nobody listens to pays for those that can: it gives the times
+from raise to the handler's end beside another build of sigwright, in a folder that was made by
+`pip install --target FOLDER`, and nothing else unless groups are named.
 
 Nothing fails here: a bar is reported as met or not, since a number depends on the machine, and on
 what else it does meanwhile.
@@ -13,8 +17,10 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
+import listening
 from harness import PYTHON, PeerError, Row
 
 GROUPS = {
@@ -24,7 +30,10 @@ GROUPS = {
     "wrong_thread": "Landed on a worker: from `pthread_kill` to the handler's first line",
     "faults": "A real fault",
     "imports": "Import",
+    "loops": "From kill to your code in an event loop",
+    "listening": "Listeners",
 }
+AGAINST = "From raise to the handler's end, beside another build"
 COLUMNS = ["what", "beside", "theirs", "sigwright", "result", "bar", ""]
 
 
@@ -61,20 +70,27 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rounds; for a look only")
     parser.add_argument("--json", metavar="FILE", help="write the rows there too")
     parser.add_argument("--markdown", action="store_true", help="print tables for the docs")
+    parser.add_argument("--against", metavar="FOLDER", help="of another build of sigwright")
     arguments = parser.parse_args()
     unknown = set(arguments.group) - set(GROUPS)
     if unknown:
         parser.error(f"no such group: {', '.join(sorted(unknown))}")
+    groups = arguments.group or ([] if arguments.against else GROUPS)
 
     print(f"## Python {PYTHON}\n\n{machine()}\n" if arguments.markdown else machine())
+    measures: dict[str, Callable[[bool], Iterator[Row]]] = {
+        GROUPS[group]: importlib.import_module(group).measure for group in groups
+    }
+    if arguments.against:
+        measures[AGAINST] = partial(listening.measure_against, arguments.against)
     all_rows: list[Row] = []
-    for group in arguments.group or GROUPS:
+    for title, measure in measures.items():
         try:
-            rows = list(importlib.import_module(group).measure(arguments.quick))
+            rows = list(measure(arguments.quick))
         except PeerError as error:
-            print(f"{group}: not measured: {error}", file=sys.stderr)
+            print(f"{title}: not measured: {error}", file=sys.stderr)
             continue
-        heading = f"### {GROUPS[group]}\n" if arguments.markdown else f"\n{GROUPS[group]}"
+        heading = f"### {title}\n" if arguments.markdown else f"\n{title}"
         table = as_markdown(rows) + "\n" if arguments.markdown else as_plain(rows)
         print(f"{heading}\n{table}", flush=True)
         all_rows += rows

@@ -1,9 +1,12 @@
 /* Somebody else's C handler, as a library would install it: it counts, and can call the one from
- * before, or leave by siglongjmp() as cysignals does.
- * Callers: tests/test_foreign_handlers.py, which compiles it and loads it with ctypes. */
+ * before, or leave by siglongjmp() as cysignals does. And threads that send to themselves as fast
+ * as they can.
+ * Callers: tests/test_foreign_handlers.py and tests/test_consumers_at_the_edges.py, which compile
+ * it and load it with ctypes. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -88,4 +91,53 @@ int foreign_jump_out_of(int signum) {
     jumps = 1;
     raise(signum);
     return 0;
+}
+
+/* It counts what lands on several threads at once, and the kernel's flags for it are the caller's.
+ */
+static atomic_int concurrently;
+
+static void counting_handler(int signum, siginfo_t *info, void *context) {
+    (void)signum, (void)info, (void)context;
+    concurrently++;
+}
+
+int foreign_install_counting(int signum, int flags) {
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_sigaction = counting_handler;
+    action.sa_flags = SA_SIGINFO | flags;
+    sigfillset(&action.sa_mask);
+    return sigaction(signum, &action, NULL);
+}
+
+int foreign_ignore(int signum) { return signal(signum, SIG_IGN) == SIG_ERR; }
+int foreign_counted(void) { return concurrently; }
+
+#define THREADS_MOST 8
+static pthread_t flooding[THREADS_MOST];
+static int floods;
+static atomic_int flood_is_over, sent_by_floods;
+
+static void *flood(void *number) {
+    sigset_t none;
+    sigemptyset(&none);
+    pthread_sigmask(SIG_SETMASK, &none, NULL);
+    while (!flood_is_over) {
+        sent_by_floods += pthread_kill(pthread_self(), (int)(long)number) == 0;
+    }
+    return NULL;
+}
+
+int foreign_flood(int signum) {
+    return pthread_create(&flooding[floods++], NULL, flood, (void *)(long)signum);
+}
+
+/* How many were sent, by all of them. */
+int foreign_end_floods(void) {
+    flood_is_over = 1;
+    while (floods > 0) {
+        pthread_join(flooding[--floods], NULL);
+    }
+    return sent_by_floods;
 }

@@ -54,6 +54,7 @@ struct arrival_state {
     /* For arrivals_end(): who replaces an audience, the wakeup fd, a door or the timer, or closes,
      * waits until no arrival still uses the old one. */
     _Atomic uint32_t epoch;
+    void *restorer;  /* where the kernel has our handlers return to */
     ptrdiff_t frame; /* from the siginfo_t to the ucontext_t in a frame that the kernel made */
     /* Arrivals that the main thread is in (one, unless somebody else's handler calls ours without
      * a mask), and how often it has left the last. */

@@ -302,10 +302,6 @@ static PyObject *consumer_new(PyTypeObject *type, PyObject *args, PyObject *keyw
                      maxsize);
         return NULL;
     }
-    if (engine.closed) {
-        PyErr_SetString(PyExc_RuntimeError, "the interpreter is ending");
-        return NULL;
-    }
     /* Whatever may run Python code comes before the first step. */
     if (!door_make_room(signals) || PyErr_CheckSignals() < 0) {
         return NULL;
@@ -318,6 +314,11 @@ static PyObject *consumer_new(PyTypeObject *type, PyObject *args, PyObject *keyw
         return NULL;
     }
     self->fd = -1;
+    if (engine.closing) {
+        PyErr_SetString(PyExc_RuntimeError, "the interpreter is ending");
+        Py_DECREF((PyObject *)self);
+        return NULL;
+    }
     self->inherit = inherit;
     self->consumer.kind = (enum consumer_kind)kind;
     self->consumer.signals = signals;

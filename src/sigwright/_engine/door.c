@@ -318,8 +318,8 @@ void door_share(int signum) {
  * real-time signals at once (range(1, NSIG)) means those that it can have: the doors stay, hidden.
  * False with an exception set: a handler ran meanwhile, and raised. */
 bool door_make_room(uint64_t asked) {
-    if ((asked & door_hidden()) == 0) {
-        return true;
+    if ((asked & door_hidden()) == 0 || PyInterpreterState_GetID(PyInterpreterState_Get()) != 0) {
+        return true; /* a subinterpreter must not touch what is the main one's */
     }
     int dump = atomic_load(&arrivals.dump_signal);
     if (dump != 0 && (asked & signal_bit(dump))) {

@@ -14,6 +14,7 @@
 
 struct engine {
     bool open;          /* the doors are there: arrivals can reach the main thread */
+    bool closing;       /* no consumer can be opened any more */
     bool closed;        /* the interpreter is ending: everything goes to the stdlib's module */
     bool wiped_on_fork; /* the kernel wipes the inbox in a child; otherwise our hook does */
     bool in_tracer; /* deliver nothing meanwhile: the tracer would swallow what a handler raises */

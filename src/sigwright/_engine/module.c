@@ -199,6 +199,7 @@ static PyObject *close_engine(PyObject *module, PyObject *unused) {
     PyObject *type, *value, *traceback;
     (void)PyErr_CheckSignals(); /* what a handler raises now is atexit's to report */
     PyErr_Fetch(&type, &value, &traceback);
+    engine.closing = true;
     consumers_close_all();
     if (engine.open) {
         dispositions_hand_over();
@@ -335,7 +336,7 @@ static bool start(PyObject *module, PyObject *stdlib, PyObject *signals) {
     }
     arrivals.first_realtime = SIGRTMIN;
     /* A second start in one process: an embedding program that ended its first interpreter. */
-    engine.closed = false;
+    engine.closing = engine.closed = false;
     engine.open = false;
     atomic_store(&arrivals.closed, false);
     atomic_store(&arrivals.doors[LOUD], 0);
