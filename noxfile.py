@@ -115,7 +115,7 @@ def _lint_tools(*names: str) -> list[str]:
 def typing(session: nox.Session) -> None:
     """Mypy, strict, on the package and the examples; pyright: every public name is typed."""
     # With the extra `nodejs` pyright brings its own Node.js; alone it would look for one.
-    session.install(".[cli,lint]", "pyright[nodejs]")
+    session.install(".[bench,cli,lint]", "pyright[nodejs]")  # bench: an example is for trio
     session.run("mypy", "--strict", "src/sigwright")
     # An example reads as its reader would write it, without annotations; its calls are checked all
     # the same. One at a time: each is a program of its own.

@@ -387,6 +387,7 @@ def test_a_system_call_that_a_filter_refuses():
         (signal.SIGFPE, 15, "FPE_CONDTRAP"),
         (signal.SIGFPE, 10, 10),  # between the known ones
         (signal.SIGTERM, 7, 7),
+        (signal.SIGBUS, 6, 6),  # SIGIO's, but it has its own
         (signal.SIGSEGV, 99, 99),
         (signal.SIGTERM, -99, -99),
         (signal.SIGTERM, 0x81, 0x81),

@@ -29,41 +29,70 @@ from . import _engine
 # The stdlib's names, for this platform; a name that the platform lacks is absent here as well, so
 # they cannot be listed one by one: the engine's __all__ lists them.
 from ._engine import *  # noqa: F403
-from .codes import *  # noqa: F403
-from .sections import blocked as blocked
 from .standin import install as install
 from .standin import uninstall as uninstall
-from .stopping import can_set_handlers as can_set_handlers
-from .stopping import raise_system_exit as raise_system_exit
 
-# In a subinterpreter the stock behaviour remains: no listeners, no handlers but the stdlib's.
-if _engine.main_interpreter:
+# All that is beyond the stdlib is imported when it is first named: who only wants a better `signal`
+# does not wait for it. (`import typing` alone would take longer than all of this.)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ._engine import run_default as run_default
     from .actions import CHandler as CHandler
     from .actions import SigAction as SigAction
     from .actions import sigaction as sigaction
-    from .listening import Listener as Listener
-    from .listening import Registration as Registration
-    from .listening import add_handler as add_handler
-    from .listening import listen as listen
-    from .listening import on as on
-    from .siginfo import Sender as Sender
-    from .siginfo import SignalInfo as SignalInfo
-
-    run_default = _engine.run_default
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
+    from .codes import *  # noqa: F403
     from .inspecting import ConsumerStats as ConsumerStats
     from .inspecting import Disposition as Disposition
     from .inspecting import SignalStats as SignalStats
     from .inspecting import dispositions as dispositions
     from .inspecting import stats as stats
+    from .listening import Listener as Listener
+    from .listening import Registration as Registration
+    from .listening import add_handler as add_handler
+    from .listening import listen as listen
+    from .listening import on as on
+    from .sections import blocked as blocked
+    from .siginfo import Sender as Sender
+    from .siginfo import SignalInfo as SignalInfo
+    from .stopping import can_set_handlers as can_set_handlers
+    from .stopping import raise_system_exit as raise_system_exit
+
+_MODULES = {
+    "codes": (),  # its own __all__: the constants of si_code and sigaction()
+    "sections": ("blocked",),
+    "stopping": ("can_set_handlers", "raise_system_exit"),
+}
+# In a subinterpreter the stock behaviour remains: no listeners, no handlers but the stdlib's.
+if _engine.main_interpreter:
+    _MODULES |= {
+        "_engine": ("run_default",),
+        "actions": ("CHandler", "SigAction", "sigaction"),
+        "inspecting": ("ConsumerStats", "Disposition", "SignalStats", "dispositions", "stats"),
+        "listening": ("Listener", "Registration", "add_handler", "listen", "on"),
+        "siginfo": ("Sender", "SignalInfo"),
+    }
 
 
 def __getattr__(name: str) -> object:
-    # What few programs use, and what takes long to import, is imported when it is first named.
-    if name in ("ConsumerStats", "Disposition", "SignalStats", "dispositions", "stats"):
-        from . import inspecting
+    import importlib
 
-        return getattr(inspecting, name)
+    for module_name, names in _MODULES.items():
+        if name in names or (module_name == "codes" and _is_code(name)):
+            module = importlib.import_module(f"{__name__}.{module_name}")
+            if hasattr(module, name):
+                globals()[name] = value = getattr(module, name)
+                return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _is_code(name: str) -> bool:
+    # Without a look at the module: a question for any other name must not import it.
+    kinds = ("BUS", "CLD", "FPE", "ILL", "POLL", "SA", "SEGV", "SI", "SYS", "TRAP")
+    return name.split("_", 1)[0] in kinds or name.endswith("Codes") or name == "SaFlags"
+
+
+def __dir__() -> list[str]:
+    from . import codes
+
+    lazy = [name for names in _MODULES.values() for name in names]
+    return sorted({*globals(), *codes.__all__, *lazy})

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from . import _engine
+from . import (
+    _engine,
+    siginfo,  # noqa: F401 - it registers what a handler with SA_SIGINFO is given
+)
 from .codes import SaFlags
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from signal import Handlers, Signals
-    from typing import Any, TypeAlias
+    from typing import Any, ClassVar, TypeAlias
 
     _Handler: TypeAlias = "Callable[..., Any] | int | Handlers | CHandler | None"
 
@@ -87,7 +90,7 @@ class SigAction:
             return NotImplemented
         return (self.handler, self.flags, self.mask) == (other.handler, other.flags, other.mask)
 
-    __hash__ = None  # type: ignore[assignment] # its attributes can be set
+    __hash__: ClassVar[None] = None  # type: ignore[assignment] # its attributes can be set
 
     def __repr__(self) -> str:
         """Tell all three, as they are given."""

@@ -222,6 +222,26 @@ class SaFlags(IntFlag):
     SA_SIGINFO = _engine.SA_SIGINFO  #: the handler is given a siginfo_t
 
 
+_OWN: dict[int, type[IntEnum]] = {
+    _engine.SIGBUS: BusCodes,
+    _engine.SIGCHLD: CldCodes,
+    _engine.SIGFPE: FpeCodes,
+    _engine.SIGILL: IllCodes,
+    _engine.SIGIO: PollCodes,
+    _engine.SIGSEGV: SegvCodes,
+    _engine.SIGSYS: SysCodes,
+    _engine.SIGTRAP: TrapCodes,
+}
+
+
+def enum_of(signum: int, code: int) -> type[IntEnum]:
+    """Which enum a code belongs to: `siginfo_layout()` in Linux's kernel/signal.c."""
+    if not SiCodes.SI_USER < code < SiCodes.SI_KERNEL:
+        return SiCodes
+    # A signal without codes of its own can tell of a file descriptor (F_SETSIG) with SIGIO's.
+    return _OWN.get(signum, PollCodes)
+
+
 SI_USER = SiCodes.SI_USER
 SI_KERNEL = SiCodes.SI_KERNEL
 SI_QUEUE = SiCodes.SI_QUEUE

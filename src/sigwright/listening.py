@@ -23,7 +23,6 @@ from __future__ import annotations
 import sys
 from _queue import Empty  # queue.Empty; the module queue imports threading
 from _thread import RLock  # a handler may interrupt us, and come here itself
-from collections import deque
 from types import coroutine
 
 from . import _engine, siginfo
@@ -262,6 +261,8 @@ class _AsyncioLoop:
         self.loop = loop
         self.fd = -1  # not registered
         self.in_a_row = 0
+        from collections import deque  # which asyncio has imported; from 3.13 on we would be first
+
         self.waiting: deque[_Waiting] = deque()
 
     def start_reading(self) -> bool:

@@ -16,17 +16,6 @@ import os
 import time
 
 from . import _engine
-from .codes import (
-    BusCodes,
-    CldCodes,
-    FpeCodes,
-    IllCodes,
-    PollCodes,
-    SegvCodes,
-    SiCodes,
-    SysCodes,
-    TrapCodes,
-)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,28 +26,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Sender", "SignalInfo"]
 
-_CODES_OF: dict[int, type[IntEnum]] = {
-    _engine.SIGBUS: BusCodes,
-    _engine.SIGCHLD: CldCodes,
-    _engine.SIGFPE: FpeCodes,
-    _engine.SIGILL: IllCodes,
-    _engine.SIGIO: PollCodes,
-    _engine.SIGSEGV: SegvCodes,
-    _engine.SIGSYS: SysCodes,
-    _engine.SIGTRAP: TrapCodes,
-}
-
 _ORIGINS = {
-    SiCodes.SI_USER: "kill()",
-    SiCodes.SI_KERNEL: "the kernel",
-    SiCodes.SI_QUEUE: "sigqueue()",
-    SiCodes.SI_TIMER: "a timer",
-    SiCodes.SI_MESGQ: "a message queue",
-    SiCodes.SI_ASYNCIO: "asynchronous input or output",
-    SiCodes.SI_SIGIO: "a file descriptor",
-    SiCodes.SI_TKILL: "tgkill()",
-    SiCodes.SI_DETHREAD: "execve()",
-    SiCodes.SI_ASYNCNL: "getaddrinfo_a()",
+    _engine.SI_USER: "kill()",
+    _engine.SI_KERNEL: "the kernel",
+    _engine.SI_QUEUE: "sigqueue()",
+    _engine.SI_TIMER: "a timer",
+    _engine.SI_MESGQ: "a message queue",
+    _engine.SI_ASYNCIO: "asynchronous input or output",
+    _engine.SI_SIGIO: "a file descriptor",
+    _engine.SI_TKILL: "tgkill()",
+    _engine.SI_DETHREAD: "execve()",
+    _engine.SI_ASYNCNL: "getaddrinfo_a()",
 }
 
 # What the kernel sends of itself, without more than the number, has one usual reason.
@@ -76,15 +54,6 @@ _KERNEL_ORIGINS = {
     _engine.SIGXCPU: "a resource limit",
     _engine.SIGXFSZ: "a resource limit",
 }
-
-
-def _enum_of(signum: int, code: int) -> type[IntEnum]:
-    """Which enum a code belongs to: `siginfo_layout()` in Linux's kernel/signal.c."""
-    if not SiCodes.SI_USER < code < SiCodes.SI_KERNEL:
-        return SiCodes
-    own = _CODES_OF.get(signum)
-    # Any signal can tell of a file descriptor (F_SETSIG), with the codes of SIGIO.
-    return own if own is not None and code <= max(own) else PollCodes
 
 
 def name_of(signum: int) -> str:
@@ -138,9 +107,12 @@ class SignalInfo(_engine.ArrivalRecord):
 
         A plain int where there is no name for it.
         """
+        # Here, as the enums take longer to make than all the rest of sigwright's Python.
+        from .codes import enum_of
+
         code = self.code
         try:
-            return _enum_of(self.si_signo, code)(code)
+            return enum_of(self.si_signo, code)(code)
         except ValueError:
             return code
 
@@ -150,7 +122,7 @@ class SignalInfo(_engine.ArrivalRecord):
         Ask soon: a process that has gone leaves no more than its pid and its user.
         """
         pid, uid = self.si_pid, self.si_uid
-        if pid is None or uid is None or self.code == SiCodes.SI_KERNEL:
+        if pid is None or uid is None or self.code == _engine.SI_KERNEL:
             return Sender(None, None, None, "none", self._origin())
         if pid == 0:
             # The kernel's way to say that this pid namespace has no number for it.
@@ -158,27 +130,25 @@ class SignalInfo(_engine.ArrivalRecord):
         return Sender(pid, uid, *_look_up(pid, self.monotonic_ns), self._origin())
 
     def _origin(self) -> str:
-        code = self.si_code
-        if code == SiCodes.SI_KERNEL:
+        code = self.code
+        if code == _engine.SI_KERNEL:
             return _KERNEL_ORIGINS.get(self.si_signo, "the kernel")
-        if isinstance(code, SiCodes):
-            return _ORIGINS[code]
-        return "the kernel" if code > 0 else "an unknown origin"
+        return _ORIGINS.get(code) or ("the kernel" if code > 0 else "an unknown origin")
 
     def __repr__(self) -> str:
         """Tell the origin, and whatever fields that one has."""
         code, name = self.si_code, name_of(self.si_signo)
-        if isinstance(code, SiCodes):
+        if code in _ORIGINS:
             parts = [f"{name} from {self._origin()}"]
         else:
             parts = [f"{name} {getattr(code, 'name', f'with code {code}')}"]
-        if code != SiCodes.SI_KERNEL:
+        if code != _engine.SI_KERNEL:
             parts += [f"{what} {value}" for what, value in self._details() if value is not None]
         return f"<{type(self).__name__} {', '.join(parts)}>"
 
     def _details(self) -> list[tuple[str, object]]:
         status: object = self.si_status
-        if self.si_status is not None and self.code != CldCodes.CLD_EXITED:
+        if self.si_status is not None and self.code != _engine.CLD_EXITED:
             status = name_of(self.si_status)
         return [
             ("pid", self.si_pid),

@@ -63,9 +63,8 @@ static void *produce(void *argument) {
         info.si_pid = (pid_t)producer;
         info.si_uid = sequence;
         info.si_errno = (int)(sequence ^ producer); /* torn records would show */
-        struct arrival_record record;
-        record_fill(&record, &info, now_ns(), sequence * UINT64_C(0x9E3779B97F4A7C15));
-        consumer_push(&consumer, numbers[sequence % SIGNALS_USED], sequence & 1, &record);
+        struct arrived arrived = {&info, now_ns(), sequence * UINT64_C(0x9E3779B97F4A7C15)};
+        consumer_push(&consumer, numbers[sequence % SIGNALS_USED], sequence & 1, &arrived);
         if (sequence % 64 == 0) {
             sched_yield();
         }
@@ -140,13 +139,12 @@ int main(int argc, char **argv) {
     }
     /* A flood of one signal, and one of another: it is there. */
     siginfo_t info = {.si_code = SI_USER};
-    struct arrival_record record;
-    record_fill(&record, &info, now_ns(), 0);
+    struct arrived arrived = {&info, now_ns(), 0};
     for (int i = 0; i < 1000; i++) {
-        consumer_push(&consumer, numbers[0], false, &record);
+        consumer_push(&consumer, numbers[0], false, &arrived);
     }
-    record.monotonic_ns++;
-    consumer_push(&consumer, numbers[1], false, &record);
+    arrived.monotonic_ns++;
+    consumer_push(&consumer, numbers[1], false, &arrived);
     if (consumer_waiting(&consumer) != MAXSIZE + 2) {
         fail("a hidden signal", consumer_waiting(&consumer), MAXSIZE + 2);
     }

@@ -64,9 +64,8 @@ static void *produce(void *argument) {
         info.si_pid = (pid_t)self->number;
         info.si_uid = sequence;
         info.si_errno = (int)(sequence ^ self->number); /* torn records would show */
-        struct arrival_record record;
-        record_fill(&record, &info, now_ns(), sequence * UINT64_C(0x9E3779B97F4A7C15));
-        while (!inbox_push(inbox, slots[info.si_signo], info.si_signo, &record)) {
+        struct arrived arrived = {&info, now_ns(), sequence * UINT64_C(0x9E3779B97F4A7C15)};
+        while (!inbox_push(inbox, slots[info.si_signo], info.si_signo, &arrived)) {
             self->refused[which]++;
             if (which == GIVES_UP) {
                 goto next;

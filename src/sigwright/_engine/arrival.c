@@ -78,8 +78,16 @@ static void set_timer(uint32_t delay_us) {
 }
 
 void arm_timer(void) {
-    if (atomic_load(&arrivals.timer) != -1 &&
-        atomic_exchange(&arrivals.inbox->timer_armed, 1) == 0) {
+    _Atomic uint32_t *armed = &arrivals.inbox->timer_armed;
+    if (atomic_load(&arrivals.timer) == -1 ||
+        atomic_load_explicit(armed, memory_order_relaxed) != 0) {
+        return;
+    }
+    if (on_main_thread()) {
+        /* Only this thread disarms it; a worker may arm it as well, and it is set twice. */
+        atomic_store_explicit(armed, 1, memory_order_relaxed);
+        set_timer(RING_FIRST_US);
+    } else if (atomic_exchange(armed, 1) == 0) {
         set_timer(RING_FIRST_US);
     }
 }
@@ -263,15 +271,14 @@ struct receivers {
 
 static void take(int signum, const siginfo_t *info, uint64_t thread,
                  const struct receivers *receivers) {
-    struct arrival_record record;
-    record_fill(&record, info, monotonic_ns(), thread);
+    const struct arrived arrived = {info, monotonic_ns(), thread};
     if (receivers->inbox) {
-        inbox_push(arrivals.inbox, arrivals.slots[signum], signum, &record);
+        inbox_push(arrivals.inbox, arrivals.slots[signum], signum, &arrived);
     }
     if (receivers->audience != NULL) {
         bool handled = receivers->inbox || receivers->chained;
         for (int i = 0; i < receivers->audience->count; i++) {
-            consumer_push(receivers->audience->consumers[i], signum, handled, &record);
+            consumer_push(receivers->audience->consumers[i], signum, handled, &arrived);
         }
     }
 }

@@ -38,16 +38,18 @@ static struct audience *audience_without(const struct audience *old,
     return audience;
 }
 
-static void free_replaced(struct audience *replaced[SIGNALS]) {
-    /* An arrival that hangs in write() to a wakeup fd may still read them: better lost memory. */
+/* False: an arrival may still read them (it hangs in write() to a wakeup fd, or its thread is not
+ * let run): better lost memory. */
+static bool free_replaced(struct audience *replaced[SIGNALS]) {
     bool ended = arrivals_end();
     for (int signum = 1; ended && signum < SIGNALS; signum++) {
         free(replaced[signum]);
     }
+    return ended;
 }
 
 /* Out of the audiences of `signals`, without an instant in which an arrival would be nobody's.
- * False: no memory for a smaller audience, so that this one must never be freed. */
+ * False: arrivals may still reach the consumer, so that it must never be freed. */
 bool leave_audiences(struct consumer *consumer, uint64_t signals) {
     struct audience *replaced[SIGNALS] = {NULL};
     bool left = true;
@@ -71,8 +73,7 @@ bool leave_audiences(struct consumer *consumer, uint64_t signals) {
             PyErr_Clear(); /* it was ours before: it stays as it is */
         }
     }
-    free_replaced(replaced);
-    return left;
+    return free_replaced(replaced) && left;
 }
 
 bool join_audiences(struct consumer *consumer) {

@@ -135,12 +135,20 @@ static uint64_t arrivals_of(const Consumer *self) {
                       : self->arrivals_at_close;
 }
 
-/* To this process, as it came: with the sender's name. */
+/* To this process, as it came: with the sender's name. In another thread than the main one the
+ * kernel lets only that thread itself have such a signal; where that one blocks it, it comes from
+ * us. */
 void send_again(int signum, const struct arrival_record *record) {
     siginfo_t info;
+    sigset_t mask;
     record_to_siginfo(record, signum, &info);
-    if (syscall(SYS_rt_sigqueueinfo, getpid(), signum, &info) != 0) {
-        kill(getpid(), signum); /* RLIMIT_SIGPENDING */
+    if (syscall(SYS_rt_sigqueueinfo, getpid(), signum, &info) == 0) {
+        return;
+    }
+    pthread_sigmask(SIG_BLOCK, NULL, &mask);
+    if (errno != EPERM || sigismember(&mask, signum) ||
+        syscall(SYS_rt_tgsigqueueinfo, getpid(), syscall(SYS_gettid), signum, &info) != 0) {
+        kill(getpid(), signum); /* RLIMIT_SIGPENDING, too */
     }
 }
 
@@ -155,9 +163,9 @@ static void note_unread(Consumer *self, bool discard) {
     const struct ring_slot *slot;
     while ((slot = consumer_oldest(&self->consumer)) != NULL) {
         int signum = slot->signum;
-        if (discard || slot->handled) {
+        if (slot->handled) {
             note_answer(signum, slot->record.monotonic_ns);
-        } else {
+        } else if (!discard) {
             note_unanswered(signum, &slot->record);
         }
         consumer_let_go(&self->consumer, slot);
@@ -177,6 +185,8 @@ static bool close_consumer(Consumer *self, bool discard) {
     self->open = false;
     if (left) {
         munmap(consumer->shared, self->mapping_size);
+    } else {
+        atomic_store(&consumer->shared->waker.fd_plus_1, 0);
     }
     if (self->fd != -1) {
         static const uint64_t one = 1;
@@ -303,11 +313,11 @@ static PyObject *consumer_new(PyTypeObject *type, PyObject *args, PyObject *keyw
         return NULL;
     }
     /* Whatever may run Python code comes before the first step. */
+    if (signals & FAULT_SIGNALS) {
+        door_need_dump(); /* it takes a number, perhaps one of these */
+    }
     if (!door_make_room(signals) || PyErr_CheckSignals() < 0) {
         return NULL;
-    }
-    if (signals & FAULT_SIGNALS) {
-        door_need_dump();
     }
     Consumer *self = (Consumer *)PyType_GenericAlloc(type, 0);
     if (self == NULL) {

@@ -43,13 +43,13 @@ struct audience {
 /* The reserve: a full ring still has one slot for each of its signals, so that a flood of one
  * cannot hide another. `lap` is 0 where it is free, 1 while it is filled, 2 with a record. */
 static inline bool reserve_push(struct consumer *consumer, int signum, bool handled,
-                                const struct arrival_record *record) {
+                                const struct arrived *arrived) {
     struct ring_slot *slot = &consumer->reserve[consumer->place[signum]];
     uint32_t free_slot = 0;
     if (!atomic_compare_exchange_strong(&slot->lap, &free_slot, 1)) {
         return false;
     }
-    slot->record = *record;
+    record_fill(&slot->record, arrived);
     slot->signum = (uint16_t)signum;
     slot->handled = handled;
     atomic_fetch_add(&consumer->shared->ever_reserved, 1);
@@ -59,11 +59,11 @@ static inline bool reserve_push(struct consumer *consumer, int signum, bool hand
 }
 
 static inline void consumer_push(struct consumer *consumer, int signum, bool handled,
-                                 const struct arrival_record *record) {
+                                 const struct arrived *arrived) {
     struct ring *ring = &consumer->shared->ring;
     if (!ring_push(ring, consumer->slots, consumer->bits, consumer->maxsize, signum, handled,
-                   record) &&
-        !reserve_push(consumer, signum, handled, record)) {
+                   arrived) &&
+        !reserve_push(consumer, signum, handled, arrived)) {
         atomic_fetch_add(&ring->refused, 1);
     }
 }

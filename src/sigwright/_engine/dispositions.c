@@ -219,7 +219,12 @@ static int tell_stdlib(void *unused) {
             engine.untold &= ~signal_bit(signum);
             continue;
         }
-        if (sigaction(signum, NULL, &now) == 0 && is_c_handler(&now) && !is_ours(&now)) {
+        bool expected =
+            sigaction(signum, NULL, &now) == 0 &&
+            (kind == CALLABLE || kind == INTERRUPT
+                 ? is_ours(&now)
+                 : !is_c_handler(&now) && (now.sa_handler == SIG_IGN) == (kind == IGNORE));
+        if (!expected) {
             continue; /* somebody's meanwhile: the next signal() tells */
         }
         if (!set_stdlib_handler(signum,
@@ -325,9 +330,7 @@ bool disposition_take(int signum, bool first) {
     }
     if (!ours || hidden) {
         remember_previous(signum, &now);
-        if (chained || hidden || !is_served(signum)) {
-            engine.give_back |= signal_bit(signum);
-        }
+        engine.give_back |= signal_bit(signum);
     }
     /* Where somebody's C handler has taken the place of one of signal()'s, both act. */
     set_bit(&arrivals.to_inbox, signum,

@@ -14,8 +14,6 @@
 #ifndef SIGWRIGHT_INBOX_H
 #define SIGWRIGHT_INBOX_H
 
-#include <string.h>
-
 #include "ring.h"
 
 #define SIGNALS 65 /* one more than the highest signal number, as CPython's NSIG */
@@ -67,21 +65,12 @@ static inline uint64_t signal_bit(int signum) { return UINT64_C(1) << (signum - 
  * use and no arrival meets a page fault. */
 static inline unsigned inbox_bits(int signum) { return signum < __SIGRTMIN ? 10 : 16; }
 
-static inline void record_fill(struct arrival_record *record, const siginfo_t *info,
-                               uint64_t monotonic_ns, uint64_t thread) {
-    record->monotonic_ns = monotonic_ns;
-    record->thread = thread;
-    record->code = info->si_code;
-    record->error = info->si_errno;
-    memcpy(record->fields, &info->si_pid, SIGINFO_FIELDS);
-}
-
 /* False: full; counted as refused. */
 static inline bool inbox_push(struct inbox *inbox, struct ring_slot *slots, int signum,
-                              const struct arrival_record *record) {
+                              const struct arrived *arrived) {
     struct ring *ring = &inbox->queues[signum].ring;
     unsigned bits = inbox_bits(signum);
-    if (!ring_push(ring, slots, bits, UINT64_C(1) << bits, signum, true, record)) {
+    if (!ring_push(ring, slots, bits, UINT64_C(1) << bits, signum, true, arrived)) {
         atomic_fetch_add(&ring->refused, 1);
         return false;
     }

@@ -23,6 +23,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 /* The part of siginfo_t's union that Linux fills for any origin: SIGCHLD's is the largest. */
 #define SIGINFO_FIELDS 32
@@ -43,6 +44,21 @@ struct ring_slot {
     uint16_t signum;
     uint16_t handled; /* a handler of signal(), or a C handler from before, has it as well */
 };
+
+/* An arrival that is not put down yet. */
+struct arrived {
+    const siginfo_t *info;
+    uint64_t monotonic_ns;
+    uint64_t thread;
+};
+
+static inline void record_fill(struct arrival_record *record, const struct arrived *arrived) {
+    record->monotonic_ns = arrived->monotonic_ns;
+    record->thread = arrived->thread;
+    record->code = arrived->info->si_code;
+    record->error = arrived->info->si_errno;
+    memcpy(record->fields, &arrived->info->si_pid, SIGINFO_FIELDS);
+}
 
 struct ring {
     /* Written in signal context. */
@@ -65,7 +81,7 @@ static inline struct ring_slot *ring_slot_at(struct ring_slot *slots, unsigned b
  * 1 << bits slots, `most` of them at once in use. */
 static inline bool ring_push(struct ring *ring, struct ring_slot *slots, unsigned bits,
                              uint64_t most, int signum, bool handled,
-                             const struct arrival_record *record) {
+                             const struct arrived *arrived) {
     uint64_t position = atomic_load_explicit(&ring->tail, memory_order_relaxed);
     struct ring_slot *slot;
     for (;;) {
@@ -90,7 +106,7 @@ static inline bool ring_push(struct ring *ring, struct ring_slot *slots, unsigne
             position = atomic_load_explicit(&ring->tail, memory_order_relaxed);
         }
     }
-    slot->record = *record;
+    record_fill(&slot->record, arrived);
     slot->signum = (uint16_t)signum;
     slot->handled = handled;
     atomic_store_explicit(&slot->lap, ring_lap(bits, position) + 1, memory_order_release);
