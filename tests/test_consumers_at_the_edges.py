@@ -1,24 +1,19 @@
 """What a hostile reading of the consumers found: each a test.
 
-They crashed, lost a signal or somebody's handler, or said something untrue, where a consumer meets
-something else: the stdlib's own functions, a library's C handler, fork, garbage collection, an
-import. Every scenario is a program of its own, in an interpreter of its own, so that a crash is an
-exit status and a hang is a time limit.
+They crashed, lost a signal, or said something untrue, where a consumer meets fork, an import,
+garbage collection, a handler that raises, or the interpreter's first and last moments. (The
+stdlib's own functions and handlers in C: test_consumers_and_strangers.py.) Every scenario is a
+program of its own, in an interpreter of its own, so that a crash is an exit status and a hang is a
+time limit.
 """
 
-import os
 import resource
-import shutil
 import signal as stdlib_signal
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
-
-SOURCE = Path(__file__).parent / "foreign" / "handler.c"
-COMPILER = os.environ.get("CC", "cc").split()
 
 # Sends a signal (argv[2]) to a process (argv[1]) whose only thread sleeps in the kernel.
 SENDER = """
@@ -67,9 +62,10 @@ def no_core():
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def run(script, *arguments, prelude=PRELUDE + IMPORT):
+def run(*parts, prelude=PRELUDE + IMPORT):
+    program = prelude + "\n".join(textwrap.dedent(part) for part in parts)
     return subprocess.run(
-        [sys.executable, "-c", prelude + textwrap.dedent(script), *arguments],
+        [sys.executable, "-c", program],
         capture_output=True,
         text=True,
         timeout=30,
@@ -77,23 +73,10 @@ def run(script, *arguments, prelude=PRELUDE + IMPORT):
     )
 
 
-def succeed(script, *arguments, prelude=PRELUDE + IMPORT):
-    result = run(script, *arguments, prelude=prelude)
+def succeed(*parts, **keywords):
+    result = run(*parts, **keywords)
     assert (result.returncode, result.stderr) == (0, "")
     return result.stdout
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory):
-    if shutil.which(COMPILER[0]) is None:
-        pytest.skip("needs a C compiler")
-    path = tmp_path_factory.mktemp("foreign") / "foreign.so"
-    command = [*COMPILER, "-std=gnu11", "-shared", "-fPIC", "-O1", "-pthread"]
-    subprocess.run([*command, str(SOURCE), "-o", str(path)], check=True)
-    return str(path)
-
-
-LOAD = "import ctypes; foreign = ctypes.CDLL(sys.argv[1])\n"
 
 
 # --- before the engine is ready ---
@@ -105,6 +88,7 @@ def test_a_listener_that_a_thread_opens_right_after_the_import_there_jumps_to_ad
         """
         def work():
             global signal, listener
+            time.sleep(0.05)                        # the main thread has come to join()
             import sigwright as signal
             listener = signal.listen(S)
             stdlib.pthread_kill(threading.get_ident(), S)
@@ -125,6 +109,7 @@ def test_a_stdlib_handler_misses_what_comes_before_the_main_thread_is_ready():
         stdlib.signal(S, lambda *args: calls.append(args[0]))
         def work():
             global listener
+            time.sleep(0.05)
             import sigwright as signal
             listener = signal.listen(S)
             stdlib.pthread_kill(threading.get_ident(), S)
@@ -172,270 +157,14 @@ def test_a_c_handler_over_a_stdlib_one_at_import_has_arrivals_written_to_address
     )
 
 
-# --- somebody else takes the signal, and gives it back ---
-
-# How somebody takes S, and whether he has got it.
-TAKEN = {
-    "stdlib": ("stdlib.signal(S, lambda *args: calls.append(args[0]))", "calls"),
-    "faulthandler": (
-        "import faulthandler, tempfile; file = tempfile.TemporaryFile(); "
-        "faulthandler.register(S, file=file)",
-        "file.seek(0, 2) > 0",
-    ),
-    "asyncio": (
-        "import asyncio; loop = asyncio.new_event_loop(); "
-        "loop.add_signal_handler(S, calls.append, S)",
-        "loop.run_until_complete(asyncio.sleep(0.001)) or calls",
-    ),
-}
-
-
-@pytest.mark.parametrize("who", TAKEN)
-@pytest.mark.parametrize("consumer", ["listen(S)", "add_handler(S, print)"])
-def test_closing_the_last_consumer_puts_sig_dfl_over_a_strangers_handler(who, consumer):
-    take, has_got_it = TAKEN[who]
-    succeed(f"""
-        calls = []
-        consumer = signal.{consumer}
-        {take}
-        consumer.close() if hasattr(consumer, "close") else consumer.cancel()
-        os.kill(me, S)
-        until(lambda: {has_got_it})
-    """)
-
-
-@pytest.mark.parametrize("who", TAKEN)
-def test_an_added_handler_that_goes_takes_a_signal_back_from_a_stranger(who):
-    take, has_got_it = TAKEN[who]
-    succeed(f"""
-        calls = []
-        listener = signal.listen(S)
-        registration = signal.add_handler(S, print)
-        {take}
-        registration.cancel()                       # the listener stays, and system calls restart
-        assert signal.dispositions()[S].replaced
-        os.kill(me, S)
-        until(lambda: {has_got_it})
-        assert listener.drain() == []
-    """)
-
-
-def test_install_beside_a_listener_puts_sig_dfl_over_what_it_has_adopted_at_the_close():
-    succeed("""
-        calls = []
-        listener = signal.listen(S)
-        stdlib.signal(S, lambda *args: calls.append(args[0]))
-        signal.install()
-        os.kill(me, S)
-        until(lambda: calls == [S])
-        assert len(listener.drain()) == 1
-        listener.close()
-        assert signal.dispositions()[S].kernel == "ours"
-        os.kill(me, S)
-        assert calls == [S, S]
-    """)
-
-
-def test_a_handler_is_lost_once_a_library_has_saved_it_and_put_it_back():
-    # What the stdlib gives it is our dispatcher: which then simulated itself, for ever.
-    succeed("""
-        calls = []
-        def handler(signum, frame):
-            calls.append(signum)
-        signal.signal(S, handler)
-        saved = stdlib.signal(S, stdlib.SIG_IGN)
-        stdlib.signal(S, saved)
-        for _ in range(2):
-            with signal.listen(S) as listener:
-                assert signal.getsignal(S) is signal.sigaction(S).handler is handler
-                os.kill(me, S)
-                assert len(listener.drain()) == 1
-                until(lambda: calls)
-            assert signal.getsignal(S) is handler
-            os.kill(me, S)
-            until(lambda: len(calls) == 2)
-            assert calls == [S, S]
-            calls.clear()
-    """)
-
-
-def test_sigaction_shows_our_own_dispatcher_as_the_handler():
-    succeed("""
-        def handler(signum, frame):
-            pass
-        signal.signal(S, handler)
-        stdlib.signal(S, stdlib.signal(S, stdlib.SIG_IGN))
-        assert signal.sigaction(S).handler is signal.getsignal(S) is handler
-    """)
-
-
-def test_cpythons_table_goes_on_naming_the_handler_before_the_last():
-    # listen() has read f from it, so that g looked like one of two handlers of signal().
-    succeed("""
-        import _signal, _thread
-        calls = []
-        def f(*args):
-            calls.append("f")
-        def g(*args):
-            calls.append("g")
-        stdlib.signal(S, f)
-        signal.listen(S).close()
-        signal.signal(S, g)
-        assert _signal.getsignal(S) is not f
-        assert signal.getsignal(S) is g
-        _thread.interrupt_main(S)
-        until(lambda: calls)
-        assert calls == ["g"]
-    """)
-
-
-def test_a_c_handler_put_back_beside_a_listener_is_a_type_error_in_some_later_close():
-    # It came out of nowhere: whatever the main thread did next.
-    succeed("""
-        import faulthandler, tempfile
-        file = tempfile.TemporaryFile()
-        faulthandler.register(S, file=file)
-        old = signal.sigaction(S)
-        with signal.listen(S):
-            signal.sigaction(S, old)
-        with signal.listen(S2):
-            signal.signal(S2, lambda *args: None)
-        for _ in range(1000):
-            pass
-        os.kill(me, S)
-        until(lambda: file.seek(0, 2) > 0)
-    """)
-
-
-def test_a_stdlib_handler_beneath_a_listener_waits_until_the_system_call_is_over():
-    # CPython's own C handler needs EINTR to have the Python one called.
-    said = succeed("""
-        def handler(signum, frame):
-            raise Hit
-        stdlib.signal(S, handler)
-        listener = signal.listen(S)
-        r, w = os.pipe()
-        sender = when_asleep(S)
-        watchdog = os.fork()
-        if watchdog == 0:
-            time.sleep(3)
-            os.write(w, b"late")
-            os._exit(0)
-        try:
-            print(os.read(r, 4))
-        except Hit:
-            print("interrupted")
-        os.kill(watchdog, stdlib.SIGKILL)
-        os.waitpid(watchdog, 0)
-        sender.wait()
-        assert len(listener.drain()) == 1
-    """)
-    assert said == "interrupted\n"
-
-
-# --- SIGCHLD: whether there are zombies ---
-
-ZOMBIE = """
-def zombie():
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0)
-    try:    # where there is no zombie this waits for the child's end, and fails
-        return os.waitpid(pid, 0)[0] == pid
-    except ChildProcessError:
-        return False
-"""
-
-
-def test_sig_ign_of_sigchld_does_not_reap_beside_a_listener():
-    succeed(
-        ZOMBIE
-        + textwrap.dedent("""
-        C = stdlib.SIGCHLD
-        signal.signal(C, signal.SIG_IGN)
-        assert not zombie()
-        with signal.listen(C) as listener:
-            assert not zombie()
-            signal.signal(C, signal.SIG_DFL)
-            assert zombie()
-            signal.signal(C, signal.SIG_IGN)
-            assert not zombie()
-            assert len(listener.drain()) == 3
-        assert not zombie()
-        signal.signal(C, signal.SIG_DFL)
-        assert zombie()
-        """)
-    )
-
-
-@pytest.mark.parametrize("handler", ["signal.SIG_DFL", "lambda *args: None"])
-def test_sa_nocldwait_is_lost(handler):
-    succeed(
-        ZOMBIE
-        + textwrap.dedent(f"""
-        C = stdlib.SIGCHLD
-        signal.sigaction(C, signal.SigAction({handler}, signal.SA_NOCLDWAIT))
-        assert signal.sigaction(C).flags & signal.SA_NOCLDWAIT
-        assert not zombie()
-        with signal.listen(C) as listener:
-            assert not zombie()
-            assert len(listener.drain()) == 1
-        assert not zombie()
-        signal.sigaction(C, signal.SigAction({handler}))
-        assert zombie()
-        """)
-    )
-
-
-def test_a_c_handlers_sa_nocldwait_is_lost_while_somebody_listens(library):
-    succeed(
-        LOAD
-        + ZOMBIE
-        + textwrap.dedent("""
-        C = stdlib.SIGCHLD
-        foreign.foreign_install_counting(C, int(signal.SA_NOCLDWAIT))
-        assert not zombie()
-        with signal.listen(C):
-            assert not zombie()
-        assert not zombie()
-        assert foreign.foreign_counted() == 3
-        """),
-        library,
-    )
-
-
-# --- a race with a C handler beneath ---
-
-
-def test_the_c_handler_beneath_changes_while_an_arrival_is_on_its_way_to_it(library):
-    # One thread was about to call it, and another put SIG_IGN in its place: a call of address 1.
-    succeed(
-        LOAD
-        + textwrap.dedent("""
-        foreign.foreign_install_counting(A, 0)
-        for _ in range(3):
-            foreign.foreign_flood(A)
-        end = time.monotonic() + 2
-        while time.monotonic() < end:
-            foreign.foreign_install_counting(A, 0)
-            signal.listen(A, maxsize=1).close(discard=True)
-            foreign.foreign_ignore(A)
-            signal.listen(A, maxsize=1).close(discard=True)
-        assert foreign.foreign_end_floods() > 0
-        assert foreign.foreign_counted() > 0
-        """),
-        library,
-    )
-
-
 # --- sigwright's own hidden signals ---
 
 
 @pytest.mark.parametrize("door", [0, 1])
 @pytest.mark.parametrize(
     "name_it",
-    ["signal.pthread_sigmask(stdlib.SIG_UNBLOCK, [door])", "other = signal.listen(door)"],
-    ids=["mask", "listen"],
+    ["signal.pthread_sigmask(stdlib.SIG_UNBLOCK, [door])", "signal.sigtimedwait([door], 0)"],
+    ids=["mask", "wait"],
 )
 def test_a_door_that_moves_leaves_sig_dfl_beneath_a_listener(door, name_it):
     # Opened in a thread, where a door cannot move; the main thread then names the number.
@@ -451,9 +180,6 @@ def test_a_door_that_moves_leaves_sig_dfl_beneath_a_listener(door, name_it):
         for _ in range(3):
             os.kill(me, door)
             assert listener.get(timeout=10).si_signo == door
-        if "other" in globals():
-            assert len(other.drain()) == 3
-            other.close()
         listener.close()
         assert signal.dispositions()[door].kernel == "default"
     """)
@@ -477,6 +203,7 @@ def test_a_door_that_moves_kills_a_process_to_whose_listener_signals_come():
         until(lambda: listener.qsize() + listener.dropped > before + 100)
         sender.kill()
         sender.wait()
+        listener.close(discard=True)
     """)
 
 
@@ -543,9 +270,10 @@ FINDER = """
 import sigwright as signal
 class Finder:
     "Stands for another thread's turn, or a handler's, in the middle of an import."
+    found = False
     def find_spec(self, name, path=None, target=None):
-        if name == "faulthandler":
-            sys.meta_path.remove(self)
+        if name == "faulthandler" and not self.found:
+            self.found = True
             meanwhile()
 sys.modules.pop("faulthandler", None)
 sys.meta_path.insert(0, Finder())
@@ -555,8 +283,8 @@ sys.meta_path.insert(0, Finder())
 def test_a_listener_opened_while_another_one_is_being_opened_gets_nothing():
     # That of a fault signal imports faulthandler.
     succeed(
-        FINDER
-        + textwrap.dedent("""
+        FINDER,
+        """
         def meanwhile():
             global inner
             inner = signal.listen(S)
@@ -568,15 +296,15 @@ def test_a_listener_opened_while_another_one_is_being_opened_gets_nothing():
         assert len(inner.drain()) == 1
         inner.close()
         assert signal.dispositions()[S].kernel == "default"
-        """)
+        """,
     )
 
 
 @pytest.mark.parametrize("signum", ["SIGINT", "SIGUSR2"])
 def test_what_a_handler_raises_while_a_listener_is_being_opened_is_lost(signum):
     said = succeed(
-        FINDER
-        + textwrap.dedent(f"""
+        FINDER,
+        f"""
         def handler(signum, frame):
             raise Hit
         if stdlib.{signum} == S2:
@@ -591,7 +319,7 @@ def test_what_a_handler_raises_while_a_listener_is_being_opened_is_lost(signum):
         except (Hit, KeyboardInterrupt):
             print("raised")
         assert "faulthandler" in sys.modules
-        """)
+        """,
     )
     assert said == "raised\n"
 
@@ -621,50 +349,31 @@ def test_an_exception_of_a_handler_that_closes_the_listener_ends_its_iteration_w
 # --- memory ---
 
 
-def test_a_listener_that_is_being_deallocated_is_handed_out():
-    # By whatever Python code runs meanwhile and asks; and it was freed twice then.
-    succeed("""
+@pytest.mark.parametrize(
+    "who", ["weakref.ref(listener, look)", "End()"], ids=["weakref", "attribute"]
+)
+def test_a_listener_that_is_being_deallocated_is_handed_out(who):
+    # To whatever Python code runs meanwhile and asks; and it was freed twice then.
+    succeed(f"""
         import weakref
         class Mine(signal.Listener):
             pass
-        kept, calls = [], 0
-        def collected(_):
-            global calls
-            calls += 1
+        class End:
+            def __del__(self):
+                look()
+        kept, looks = [], 0
+        def look(_=None):
+            global looks
+            looks += 1
             kept.extend(signal._engine.consumers())
             signal.stats()
             signal.dispositions()
         for _ in range(100):
             listener = Mine(S)
-            reference = weakref.ref(listener, collected)
+            listener.end = {who}
             del listener
-        assert calls == 100
+        assert looks == 100
         assert kept == []
-    """)
-
-
-def test_the_end_of_an_event_loop_sees_the_listener_that_is_its_last_owner():
-    succeed("""
-        import asyncio, gc
-        kept = []
-        class End:
-            def __del__(self):
-                kept.append(signal._engine.consumers())
-                signal.stats()
-        async def wait(listener):
-            asyncio.get_running_loop().end = End()
-            try:
-                await asyncio.wait_for(listener.aget(), 0.01)
-            except asyncio.TimeoutError:
-                pass
-        listener = signal.listen(S)
-        loop = asyncio.new_event_loop()
-        loop.run_until_complete(wait(listener))
-        loop.close()
-        del loop
-        del listener
-        gc.collect()
-        assert kept == [[]], kept
     """)
 
 
@@ -748,4 +457,51 @@ def test_a_child_forked_by_a_handler_inside_get_cannot_close_the_descriptor():
         assert closed
         assert os.waitpid(pid, 0)[1] == 0
         sender.wait()
+    """)
+
+
+# --- the end, and other interpreters ---
+
+
+def test_a_handler_that_runs_at_the_end_opens_a_listener_that_stays_open_and_deaf():
+    # A last signal is raised again when the engine closes the listeners; SIGTERM then did nothing.
+    result = run(
+        """
+        import atexit
+        def late():
+            os.kill(me, stdlib.SIGTERM)
+            time.sleep(10)
+        atexit.register(late)                       # runs after sigwright's own
+        import sigwright as signal
+        def handler(signum, frame):
+            try:
+                kept.append(signal.listen(stdlib.SIGTERM))
+            except RuntimeError as error:
+                print(error, flush=True)
+        kept = [signal.listen(S)]
+        os.kill(me, S)                              # nobody reads it, and no handler runs
+        signal.signal(S, handler)
+        """,
+        prelude=PRELUDE,
+    )
+    assert (result.returncode, result.stderr) == (-stdlib_signal.SIGTERM, "")
+    assert result.stdout == "the interpreter is ending\n"
+
+
+@pytest.mark.parametrize("kind", ["legacy", "own GIL"])
+def test_a_subinterpreter_that_blocks_a_doors_number_moves_the_main_ones_door(kind):
+    # "signal only works in main thread of the main interpreter", blocked() said.
+    succeed(f"""
+        doors = [n for n, what in signal.dispositions().items() if what.kernel == "door"]
+        assert len(doors) == 2
+        code = "import sigwright\\nwith sigwright.blocked(%d, %d): pass" % tuple(doors)
+        if sys.version_info >= (3, 13):
+            import _interpreters
+            interpreter = _interpreters.create("isolated" if {kind!r} == "own GIL" else "legacy")
+            assert _interpreters.exec(interpreter, code) is None
+        else:
+            import _xxsubinterpreters
+            interpreter = _xxsubinterpreters.create(isolated={kind!r} == "own GIL")
+            assert _xxsubinterpreters.run_string(interpreter, code) is None
+        assert all(signal.dispositions()[door].kernel == "door" for door in doors)
     """)

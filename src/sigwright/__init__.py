@@ -24,6 +24,8 @@ True
 of `signal` for every library of the process.
 """
 
+import sys as _sys
+
 from . import _engine
 
 # The stdlib's names, for this platform; a name that the platform lacks is absent here as well, so
@@ -32,11 +34,13 @@ from ._engine import *  # noqa: F403
 from .standin import install as install
 from .standin import uninstall as uninstall
 
-# All that is beyond the stdlib is imported when it is first named: who only wants a better `signal`
-# does not wait for it. (`import typing` alone would take longer than all of this.)
+if _engine.main_interpreter:
+    from ._engine import run_default as run_default  # a last resort must not have to import
+
+# All else that is beyond the stdlib is imported when it is first named: who only wants a better
+# `signal` does not wait for it. (`import typing` alone would take longer than all of this.)
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ._engine import run_default as run_default
     from .actions import CHandler as CHandler
     from .actions import SigAction as SigAction
     from .actions import sigaction as sigaction
@@ -65,7 +69,6 @@ _MODULES = {
 # In a subinterpreter the stock behaviour remains: no listeners, no handlers but the stdlib's.
 if _engine.main_interpreter:
     _MODULES |= {
-        "_engine": ("run_default",),
         "actions": ("CHandler", "SigAction", "sigaction"),
         "inspecting": ("ConsumerStats", "Disposition", "SignalStats", "dispositions", "stats"),
         "listening": ("Listener", "Registration", "add_handler", "listen", "on"),
@@ -74,11 +77,11 @@ if _engine.main_interpreter:
 
 
 def __getattr__(name: str) -> object:
-    import importlib
-
     for module_name, names in _MODULES.items():
         if name in names or (module_name == "codes" and _is_code(name)):
-            module = importlib.import_module(f"{__name__}.{module_name}")
+            full_name = f"{__name__}.{module_name}"
+            __import__(full_name)
+            module = _sys.modules[full_name]
             if hasattr(module, name):
                 globals()[name] = value = getattr(module, name)
                 return value

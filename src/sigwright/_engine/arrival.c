@@ -79,8 +79,7 @@ static void set_timer(uint32_t delay_us) {
 
 void arm_timer(void) {
     _Atomic uint32_t *armed = &arrivals.inbox->timer_armed;
-    if (atomic_load(&arrivals.timer) == -1 ||
-        atomic_load_explicit(armed, memory_order_relaxed) != 0) {
+    if (atomic_load(&arrivals.timer) == -1 || atomic_load(armed) != 0) {
         return;
     }
     if (on_main_thread()) {

@@ -163,7 +163,8 @@ static void note_unread(Consumer *self, bool discard) {
     const struct ring_slot *slot;
     while ((slot = consumer_oldest(&self->consumer)) != NULL) {
         int signum = slot->signum;
-        if (slot->handled) {
+        /* A handler was there when it came; SA_RESETHAND may have taken it away: deliver_one(). */
+        if (slot->handled && slot->record.monotonic_ns != unanswered[signum].monotonic_ns) {
             note_answer(signum, slot->record.monotonic_ns);
         } else if (!discard) {
             note_unanswered(signum, &slot->record);

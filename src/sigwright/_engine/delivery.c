@@ -58,11 +58,12 @@ static void trace_raised(int signum) {
 /* Take what is to be one call: a real-time signal's oldest record, or all that wait of a standard
  * signal (POSIX merges those that are pending, so five presses of Ctrl+C are one
  * KeyboardInterrupt). Returns how many were folded into the first. */
-static uint64_t take_for_one_call(int signum, struct arrival_record *first) {
+static uint64_t take_for_one_call(int signum, struct arrival_record *first,
+                                  struct arrival_record *last) {
     struct ring *ring = &arrivals.inbox->queues[signum].ring;
     struct ring_slot *slots = arrivals.slots[signum];
     inbox_pop(arrivals.inbox, slots, signum, first);
-    note_answer(signum, first->monotonic_ns);
+    *last = *first;
     if (engine.tracer != NULL) {
         trace_arrival(signum, first, false);
     }
@@ -72,12 +73,10 @@ static uint64_t take_for_one_call(int signum, struct arrival_record *first) {
     uint64_t merged = 0;
     /* Only what is there now: a storm must not keep the handler from its call. */
     uint64_t end = atomic_load(&ring->tail);
-    struct arrival_record record;
-    while (atomic_load(&ring->head) != end && inbox_pop(arrivals.inbox, slots, signum, &record)) {
+    while (atomic_load(&ring->head) != end && inbox_pop(arrivals.inbox, slots, signum, last)) {
         merged++;
-        note_answer(signum, record.monotonic_ns);
         if (engine.tracer != NULL) {
-            trace_arrival(signum, &record, true);
+            trace_arrival(signum, last, true);
         }
     }
     return merged;
@@ -157,20 +156,22 @@ static void report_race(int signum) {
 
 static bool deliver_one(int signum, PyObject *frame) {
     struct inbox_queue *queue = &arrivals.inbox->queues[signum];
-    struct arrival_record record;
-    uint64_t merged = take_for_one_call(signum, &record);
+    struct arrival_record record, last;
+    uint64_t merged = take_for_one_call(signum, &record, &last);
     if (!is_callable_handler(engine.handlers[signum])) {
         queue->dropped_late += merged + 1;
         if ((engine.reset & signal_bit(signum)) &&
             atomic_load(&arrivals.audiences[signum]) != NULL) {
-            note_unanswered(signum, &record);
+            note_unanswered(signum, &last);
         } else if (engine.reset & signal_bit(signum)) {
             send_again(signum, &record); /* POSIX: it met the default action */
         } else {
+            note_answer(signum, last.monotonic_ns);
             report_race(signum);
         }
         return true;
     }
+    note_answer(signum, last.monotonic_ns);
     if (queue->deliveries < LATENCY_ALL || queue->deliveries % LATENCY_EACH == 0) {
         count_latency(queue->latency, monotonic_ns() - record.monotonic_ns);
     }

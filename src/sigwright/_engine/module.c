@@ -95,11 +95,6 @@ static bool add_constants(PyObject *module, PyObject *signals, PyObject *sigmask
             return false;
         }
     }
-    for (const struct constant *code = code_constants; code->name != NULL; code++) {
-        if (PyModule_AddIntConstant(module, code->name, code->value) < 0) {
-            return false;
-        }
-    }
     return add_member(module, signals, "SIGRTMIN", SIGRTMIN) &&
            add_member(module, signals, "SIGRTMAX", SIGRTMAX);
 }
@@ -348,6 +343,16 @@ static bool start(PyObject *module, PyObject *stdlib, PyObject *signals) {
     return register_hooks(module) && open_or_defer();
 }
 
+/* For codes.py, which makes enums of them: not among the public names. */
+static bool add_codes(PyObject *module) {
+    for (const struct constant *code = code_constants; code->name != NULL; code++) {
+        if (PyModule_AddIntConstant(module, code->name, code->value) < 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* In a subinterpreter the stock behaviour remains: the functions are the stdlib's. */
 static bool share_functions(PyObject *module, PyObject *stdlib) {
     for (size_t i = 0; i < COUNT(public_methods); i++) {
@@ -394,7 +399,7 @@ static int execute(PyObject *module) {
     } else {
         done = done && share_functions(module, stdlib);
     }
-    done = done && list_public_names(module) && add_blocked_section(module) &&
+    done = done && list_public_names(module) && add_codes(module) && add_blocked_section(module) &&
            PyModule_AddObjectRef(module, "main_interpreter",
                                  main_interpreter ? Py_True : Py_False) == 0;
     if (main_interpreter) {
