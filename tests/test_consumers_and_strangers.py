@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+import sigwright as signal
+
 SOURCE = Path(__file__).parent / "foreign" / "handler.c"
 COMPILER = os.environ.get("CC", "cc").split()
 
@@ -38,15 +40,19 @@ def no_core():
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def succeed(*parts, argument=""):
+def run(*parts, argument=""):
     program = "\n".join(textwrap.dedent(part) for part in (PRELUDE, *parts))
-    result = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", program, argument],
         capture_output=True,
         text=True,
         timeout=30,
         preexec_fn=no_core,
     )
+
+
+def succeed(*parts, argument=""):
+    result = run(*parts, argument=argument)
     assert (result.returncode, result.stderr) == (0, "")
     return result.stdout
 
@@ -364,3 +370,39 @@ def test_an_arrival_on_its_way_to_the_last_listener_is_nobodys_when_that_closes(
         """,
         argument=library,
     )
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_ours_that_a_stranger_puts_back_when_nobody_listens_goes_round_for_ever(ignored):
+    # In signal context: not even SIGTERM came through.
+    result = run(f"""
+        import faulthandler, tempfile
+        file = tempfile.TemporaryFile()
+        if {ignored}:
+            signal.signal(S, signal.SIG_IGN)
+        listener = signal.listen(S)
+        faulthandler.register(S, file=file)
+        listener.close()
+        faulthandler.unregister(S)          # puts back what it saved: ours
+        os.kill(me, S)
+        print("alive")
+    """)
+    expected = (0, "alive\n") if ignored else (-signal.SIGUSR1, "")
+    assert (result.returncode, result.stdout) == expected
+
+
+def test_ctrl_c_is_dead_where_a_stranger_puts_ours_back_when_nobody_listens():
+    succeed("""
+        import faulthandler, tempfile
+        file = tempfile.TemporaryFile()
+        listener = signal.listen(signal.SIGINT)
+        faulthandler.register(signal.SIGINT, file=file)
+        listener.close()
+        faulthandler.unregister(signal.SIGINT)
+        try:
+            os.kill(me, signal.SIGINT)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            os._exit(0)
+        os._exit(1)
+    """)

@@ -366,10 +366,19 @@ void measure_frame(int signum, siginfo_t *info, void *context) {
     arrivals.restorer = __builtin_return_address(0);
 }
 
-/* The kernel had sent this thread on its way to us when the last who wanted the signal left: it
+/* Nobody wants it. The kernel had sent this thread on its way to us when the last who did left: it
  * arrives again, under the action that holds now. Only what comes from the kernel: a stranger's
- * handler that calls ours has had the signal, and might get it for ever. */
-static void send_to_this_thread(int signum, siginfo_t *info) {
+ * handler that calls ours has had the signal, and might get it for ever.
+ *
+ * Or a stranger had replaced our action while somebody listened, has saved it, and has put it back
+ * when nobody did any more: then the one that was beneath the listeners is due. */
+static void late(int signum, siginfo_t *info, const struct sigaction *beneath) {
+    struct sigaction now;
+    if (sigaction(signum, NULL, &now) == 0 && (now.sa_flags & SA_SIGINFO) &&
+        now.sa_sigaction == arrival && !(atomic_load(&arrivals.to_inbox) & signal_bit(signum)) &&
+        atomic_load(&arrivals.audiences[signum]) == NULL) {
+        sigaction(signum, beneath, NULL);
+    }
     if (syscall(SYS_rt_tgsigqueueinfo, getpid(), syscall(SYS_gettid), signum, info) != 0) {
         kill(getpid(), signum);
     }
@@ -422,17 +431,17 @@ void arrival(int signum, siginfo_t *info, void *context) {
             }
         }
     }
-    bool closed = atomic_load(&arrivals.closed);
-    if (receivers.chained) {
+    bool nobody = !receivers.inbox && !receivers.chained && receivers.audience == NULL;
+    if ((nobody && !atomic_load(&arrivals.closed)) || receivers.chained) {
         const struct sigaction previous = arrivals.previous[signum];
         leave(parity); /* before the call: it may be left by longjmp */
-        chain(&previous, signum, info, context);
+        if (receivers.chained) {
+            chain(&previous, signum, info, context);
+        } else if (__builtin_return_address(0) == arrivals.restorer) {
+            late(signum, info, &previous);
+        }
     } else {
         leave(parity);
-        if (!receivers.inbox && receivers.audience == NULL && !closed &&
-            __builtin_return_address(0) == arrivals.restorer) {
-            send_to_this_thread(signum, info);
-        }
     }
     errno = saved_errno;
 }

@@ -196,13 +196,13 @@ bool set_stdlib_handler(int signum, PyObject *handler) {
 
 static bool is_served(int signum) { return (engine.served & signal_bit(signum)) != 0; }
 
-static void set_standard_action(int signum, enum kind kind) {
+static struct sigaction standard_action(int signum, enum kind kind) {
     struct sigaction action = {
         .sa_handler = kind == IGNORE ? SIG_IGN : SIG_DFL,
         .sa_flags = (int)engine.actions[signum].flags & (SA_NOCLDSTOP | SA_NOCLDWAIT),
     };
     sigemptyset(&action.sa_mask);
-    sigaction(signum, &action, NULL);
+    return action;
 }
 
 /* CPython's own table learns what signal() said while a signal had an audience. The main thread. */
@@ -277,7 +277,8 @@ static bool change(int signum, PyObject *handler) {
         }
         engine.untold &= ~signal_bit(signum);
         if (!arrives && (engine.actions[signum].flags & (SA_NOCLDSTOP | SA_NOCLDWAIT))) {
-            set_standard_action(signum, kind);
+            struct sigaction standard = standard_action(signum, kind);
+            sigaction(signum, &standard, NULL);
         }
     }
     if (arrives) {
@@ -365,16 +366,21 @@ void disposition_give_back(int signum) {
     enum kind kind = kind_of(engine.handlers[signum]);
     bool give_back = (engine.give_back & signal_bit(signum)) != 0;
     engine.give_back &= ~signal_bit(signum);
-    if (is_taken(signum)) {
-        /* It stays theirs. */
-    } else if (door_hidden() & signal_bit(signum)) {
-        door_share(signum);
-    } else if (give_back) {
-        sigaction(signum, &arrivals.previous[signum], NULL);
-    } else if (is_served(signum) && (kind == CALLABLE || kind == INTERRUPT)) {
+    bool served = !give_back && is_served(signum) && (kind == CALLABLE || kind == INTERRUPT);
+    if (served) {
         set_bit(&arrivals.to_inbox, signum, true);
-    } else {
-        set_standard_action(signum, kind);
+    } else if (!give_back) {
+        struct sigaction standard = standard_action(signum, kind);
+        remember_previous(signum, &standard);
+    }
+    /* Where it was taken, it stays theirs; they may put ours back one day: see late() in arrival.c.
+     */
+    if (!is_taken(signum) && !served) {
+        if (door_hidden() & signal_bit(signum)) {
+            door_share(signum);
+        } else {
+            sigaction(signum, &arrivals.previous[signum], NULL);
+        }
     }
     set_bit(&arrivals.chained, signum, false);
     if (engine.untold & signal_bit(signum)) {
