@@ -530,10 +530,11 @@ void consumers_after_fork(bool wiped_on_fork) {
         self->users = 0; /* those threads are not here */
         self->deliveries = 0;
         memset(self->latency, 0, sizeof self->latency);
-        if (self->inherit) {
-            if (self->fd != -1) {
-                self->fd = renew_fd(self->consumer.waker, self->fd);
-            }
+        bool listens = self->fd != -1;
+        if (self->inherit && listens) {
+            self->fd = renew_fd(self->consumer.waker, self->fd);
+        }
+        if (self->inherit && (!listens || self->fd != -1)) { /* or: there is none to be had */
             i++;
             continue;
         }

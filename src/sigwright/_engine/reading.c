@@ -256,7 +256,7 @@ static PyObject *listener_qsize(PyObject *object, PyObject *unused) {
 
 static PyObject *listener_acknowledge(PyObject *object, PyObject *unused) {
     Consumer *self = (Consumer *)object;
-    if (self->open && self->consumer.waker != NULL) {
+    if (self->open && self->consumer.kind == LISTENER) {
         waker_clear(self->consumer.waker, self->fd);
     }
     return listener_qsize(object, unused);
@@ -265,7 +265,7 @@ static PyObject *listener_acknowledge(PyObject *object, PyObject *unused) {
 static PyObject *listener_rearm(PyObject *object, PyObject *unused) {
     (void)unused;
     Consumer *self = (Consumer *)object;
-    if (self->open && self->consumer.waker != NULL && consumer_waiting(&self->consumer) != 0) {
+    if (self->open && self->consumer.kind == LISTENER && consumer_waiting(&self->consumer) != 0) {
         raise_waker(self->consumer.waker);
     }
     Py_RETURN_NONE;
