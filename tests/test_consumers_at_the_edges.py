@@ -499,9 +499,11 @@ def test_a_subinterpreter_that_blocks_a_doors_number_moves_the_main_ones_door(ki
             import _interpreters
             interpreter = _interpreters.create("isolated" if {kind!r} == "own GIL" else "legacy")
             assert _interpreters.exec(interpreter, code) is None
+            _interpreters.destroy(interpreter)
         else:
             import _xxsubinterpreters
             interpreter = _xxsubinterpreters.create(isolated={kind!r} == "own GIL")
             assert _xxsubinterpreters.run_string(interpreter, code) is None
+            _xxsubinterpreters.destroy(interpreter)
         assert all(signal.dispositions()[door].kernel == "door" for door in doors)
     """)
