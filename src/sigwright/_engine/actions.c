@@ -3,6 +3,7 @@
  * Callers: Python, through actions.py. */
 #include <errno.h>
 
+#include "kernel_actions.h"
 #include "sets.h"
 
 #define KNOWN_FLAGS                                                                                \
@@ -40,28 +41,10 @@ static uint64_t to_bits(const sigset_t *set) {
 static PyObject *bits_to_python(uint64_t bits) {
     sigset_t set;
     sigemptyset(&set);
-    for (; bits != 0; bits &= bits - 1) {
-        sigaddset(&set, __builtin_ctzll(bits) + 1);
+    FOR_EACH_SIGNAL (signum, bits) {
+        sigaddset(&set, (int)signum);
     }
     return set_to_python(&set);
-}
-
-/* Who acts on a signal: the kernel itself, ours, CPython's own C handler, or somebody's in C. What
- * is beneath our consumers counts as well: it is what acts again when they have gone. */
-enum actor { BY_DEFAULT, IGNORED, OURS, STDLIB, FOREIGN_C };
-
-static enum actor actor_of(const struct sigaction *action) {
-    if (is_ours(action) ||
-        ((action->sa_flags & SA_SIGINFO) && action->sa_sigaction == door_landed)) {
-        return OURS;
-    }
-    if (action->sa_flags & SA_SIGINFO) {
-        return FOREIGN_C;
-    }
-    return action->sa_handler == SIG_DFL                 ? BY_DEFAULT
-           : action->sa_handler == SIG_IGN               ? IGNORED
-           : action->sa_handler == arrivals.door_handler ? STDLIB
-                                                         : FOREIGN_C;
 }
 
 static PyObject *kernel_action(PyObject *module, PyObject *argument) {
@@ -85,6 +68,15 @@ static PyObject *kernel_action(PyObject *module, PyObject *argument) {
                                (atomic_load(&arrivals.chained) & signal_bit(signum)) != 0);
 }
 
+/* Takes over both references; either may be NULL, with an exception set. */
+static PyObject *describe(PyObject *handler, unsigned flags, PyObject *mask) {
+    PyObject *described =
+        handler == NULL || mask == NULL ? NULL : Py_BuildValue("(OIO)", handler, flags, mask);
+    Py_XDECREF(handler);
+    Py_XDECREF(mask);
+    return described;
+}
+
 /* (handler, flags, mask) as sigaction() knows them: a C handler is a capsule. */
 static PyObject *current_action(int signum) {
     struct sigaction now;
@@ -95,7 +87,6 @@ static PyObject *current_action(int signum) {
         now = arrivals.previous[signum]; /* beneath the consumers */
     }
     PyObject *handler;
-    const struct action *action = &engine.actions[signum];
     switch (actor_of(&now)) {
     case FOREIGN_C:
         handler = new_c_handler(&now);
@@ -114,22 +105,13 @@ static PyObject *current_action(int signum) {
         }
         /* fall through */
     default:
-        handler = Py_NewRef(engine.handlers[signum]);
-        PyObject *own_mask = bits_to_python(action->mask);
-        return handler == NULL || own_mask == NULL
-                   ? NULL
-                   : Py_BuildValue("(NIN)", handler, (unsigned)action->flags, own_mask);
+        return describe(Py_NewRef(engine.handlers[signum]), engine.actions[signum].flags,
+                        bits_to_python(engine.actions[signum].mask));
     }
-    if (actor_of(&now) == BY_DEFAULT || actor_of(&now) == IGNORED) {
+    if (!is_c_handler(&now)) {
         now.sa_flags &= SA_NOCLDSTOP | SA_NOCLDWAIT; /* the others mean nothing there */
     }
-    PyObject *mask = set_to_python(&now.sa_mask);
-    if (handler == NULL || mask == NULL) {
-        Py_XDECREF(handler);
-        Py_XDECREF(mask);
-        return NULL;
-    }
-    return Py_BuildValue("(NIN)", handler, (unsigned)now.sa_flags & KNOWN_FLAGS, mask);
+    return describe(handler, (unsigned)now.sa_flags & KNOWN_FLAGS, set_to_python(&now.sa_mask));
 }
 
 /* Put a C handler (back) in its place: beneath the consumers, where there are any. */

@@ -286,8 +286,6 @@ static bool parse_signals(PyObject *numbers, uint64_t *signals) {
     return true;
 }
 
-#define FAULT_SIGNALS                                                                              \
-    (signal_bit(SIGSEGV) | signal_bit(SIGBUS) | signal_bit(SIGFPE) | signal_bit(SIGILL))
 #define MAXSIZE_MOST (1 << 24) /* 1 GiB */
 /* It gets every arrival, also of standard signals, which are merged only for signal()'s handler. */
 #define ADDED_HANDLER_ROOM 65536

@@ -322,48 +322,49 @@ PyObject *latency_list(const uint64_t buckets[LATENCY_BUCKETS]) {
     return list;
 }
 
-static PyObject *stats(PyObject *module, PyObject *unused) {
-    (void)module;
-    (void)unused;
+static PyObject *counts_of(int signum) {
+    struct inbox_queue *queue = &arrivals.inbox->queues[signum];
+    uint64_t refused = atomic_load(&queue->ring.refused);
+    uint64_t tail = atomic_load(&queue->ring.tail);
+    bool merges = signum < arrivals.first_realtime; /* where there is no room */
+    return Py_BuildValue("{sK sK sK sK sK sK}", "arrivals", (unsigned long long)(tail + refused),
+                         "deliveries", (unsigned long long)queue->deliveries, "merges",
+                         (unsigned long long)(queue->merges + (merges ? refused : 0)), "drops",
+                         (unsigned long long)(queue->dropped_late + (merges ? 0 : refused)),
+                         "waiting", (unsigned long long)(tail - atomic_load(&queue->ring.head)),
+                         "simulated", (unsigned long long)queue->simulated);
+}
+
+static PyObject *latency_of(int signum) {
+    return latency_list(arrivals.inbox->queues[signum].latency);
+}
+
+/* A dict, by the numbers of the signals that ever had a handler of ours. */
+static PyObject *for_each_queue(PyObject *(*value_of)(int)) {
     PyObject *all = PyDict_New();
     for (int signum = 1; all != NULL && signum < SIGNALS; signum++) {
         if (arrivals.slots[signum] == NULL) {
             continue;
         }
-        struct inbox_queue *queue = &arrivals.inbox->queues[signum];
-        uint64_t refused = atomic_load(&queue->ring.refused);
-        uint64_t tail = atomic_load(&queue->ring.tail);
-        bool merges = signum < arrivals.first_realtime; /* where there is no room */
-        PyObject *counts =
-            Py_BuildValue("{sK sK sK sK sK sK}", "arrivals", (unsigned long long)(tail + refused),
-                          "deliveries", (unsigned long long)queue->deliveries, "merges",
-                          (unsigned long long)(queue->merges + (merges ? refused : 0)), "drops",
-                          (unsigned long long)(queue->dropped_late + (merges ? 0 : refused)),
-                          "waiting", (unsigned long long)(tail - atomic_load(&queue->ring.head)),
-                          "simulated", (unsigned long long)queue->simulated);
-        if (counts == NULL || PyDict_SetItem(all, engine.numbers[signum], counts) < 0) {
+        PyObject *value = value_of(signum);
+        if (value == NULL || PyDict_SetItem(all, engine.numbers[signum], value) < 0) {
             Py_CLEAR(all);
         }
-        Py_XDECREF(counts);
+        Py_XDECREF(value);
     }
     return all;
+}
+
+static PyObject *stats(PyObject *module, PyObject *unused) {
+    (void)module;
+    (void)unused;
+    return for_each_queue(counts_of);
 }
 
 static PyObject *latencies(PyObject *module, PyObject *unused) {
     (void)module;
     (void)unused;
-    PyObject *all = PyDict_New();
-    for (int signum = 1; all != NULL && signum < SIGNALS; signum++) {
-        if (arrivals.slots[signum] == NULL) {
-            continue;
-        }
-        PyObject *list = latency_list(arrivals.inbox->queues[signum].latency);
-        if (list == NULL || PyDict_SetItem(all, engine.numbers[signum], list) < 0) {
-            Py_CLEAR(all);
-        }
-        Py_XDECREF(list);
-    }
-    return all;
+    return for_each_queue(latency_of);
 }
 
 PyMethodDef delivery_methods[] = {

@@ -8,7 +8,7 @@
  * kernel's action; a change from one callable to another costs one sigaction(). */
 #include <errno.h>
 
-#include "engine.h"
+#include "kernel_actions.h"
 
 enum kind kind_of(PyObject *handler) {
     return handler == engine.sig_dfl               ? DEFAULT
@@ -16,78 +16,6 @@ enum kind kind_of(PyObject *handler) {
            : handler == engine.default_int_handler ? INTERRUPT
            : handler == Py_None                    ? FOREIGN
                                                    : CALLABLE;
-}
-
-bool is_ours(const struct sigaction *action) {
-    return (action->sa_flags & SA_SIGINFO) && action->sa_sigaction == arrival;
-}
-
-static bool is_c_handler(const struct sigaction *action) {
-    return (action->sa_flags & SA_SIGINFO) ||
-           (action->sa_handler != SIG_DFL && action->sa_handler != SIG_IGN);
-}
-
-static bool is_stdlibs(const struct sigaction *action) {
-    return is_c_handler(action) && !(action->sa_flags & SA_SIGINFO) &&
-           action->sa_handler == arrivals.door_handler; /* NULL until the doors are open */
-}
-
-static void set_bit(_Atomic uint64_t *bits, int signum, bool on) {
-    if (((atomic_load(bits) & signal_bit(signum)) != 0) != on) {
-        if (on) {
-            atomic_fetch_or(bits, signal_bit(signum));
-        } else {
-            atomic_fetch_and(bits, ~signal_bit(signum));
-        }
-    }
-}
-
-static const struct audience *audience_of(int signum) {
-    return atomic_load(&arrivals.audiences[signum]);
-}
-
-static bool is_set(const _Atomic uint64_t *bits, int signum) {
-    return (atomic_load(bits) & signal_bit(signum)) != 0;
-}
-
-/* Whether system calls go on: as every handler that is called has it. Listeners alone must not be
- * noticed. */
-static bool restarts(int signum) {
-    if (door_hidden() & signal_bit(signum)) {
-        return signum == atomic_load(&arrivals.doors[QUIET]); /* rings land here as well */
-    }
-    bool handlers_do = (engine.actions[signum].flags & SA_RESTART) != 0;
-    const struct audience *audience = audience_of(signum);
-    if (audience == NULL) {
-        return handlers_do;
-    }
-    bool handled = is_set(&arrivals.to_inbox, signum);
-    bool chained = is_set(&arrivals.chained, signum);
-    return (handled ? handlers_do : !audience->has_main_handler) &&
-           (!chained || (arrivals.previous[signum].sa_flags & SA_RESTART));
-}
-
-/* Ours for the kernel. */
-static bool set_kernel_handler(int signum) {
-    bool restart = restarts(signum);
-    unsigned of_children = (engine.give_back & signal_bit(signum))
-                               ? (unsigned)arrivals.previous[signum].sa_flags
-                               : engine.actions[signum].flags;
-    struct sigaction action = {
-        .sa_sigaction = arrival,
-        .sa_flags = SA_SIGINFO | SA_ONSTACK | (restart ? SA_RESTART : 0) |
-                    (int)(of_children & (SA_NOCLDSTOP | SA_NOCLDWAIT)),
-    };
-    if (signum == SIGCHLD && kind_of(engine.handlers[signum]) == IGNORE) {
-        action.sa_flags |= SA_NOCLDWAIT; /* what SIG_IGN means there; listening changes nothing */
-    }
-    sigfillset(&action.sa_mask);
-    set_bit(&arrivals.restart, signum, restart);
-    if (sigaction(signum, &action, NULL) != 0) {
-        PyErr_SetFromErrno(PyExc_OSError);
-        return false;
-    }
-    return true;
 }
 
 static bool need_slots(int signum) {
@@ -101,21 +29,6 @@ static bool need_slots(int signum) {
     return true;
 }
 
-/* What was there before ours. Arrivals read it without a lock: take it from them before it changes.
- */
-static void remember_previous(int signum, const struct sigaction *previous) {
-    if ((atomic_load(&arrivals.has_previous) | atomic_load(&arrivals.chained)) &
-        signal_bit(signum)) {
-        set_bit(&arrivals.chained, signum, false);
-        set_bit(&arrivals.has_previous, signum, false);
-        arrivals_end();
-    }
-    arrivals.previous[signum] = *previous;
-    if (is_c_handler(previous) && !is_stdlibs(previous)) {
-        set_bit(&arrivals.has_previous, signum, true);
-    }
-}
-
 /* A real fault cannot be answered by Python: keep the C handler that was there (faulthandler's, a
  * library's), which then goes first, and have all stacks at hand. */
 static void prepare_for_faults(int signum) {
@@ -124,10 +37,6 @@ static void prepare_for_faults(int signum) {
         remember_previous(signum, &now);
     }
     door_need_dump();
-}
-
-static bool is_fault_signal(int signum) {
-    return signum == SIGSEGV || signum == SIGBUS || signum == SIGFPE || signum == SIGILL;
 }
 
 /* signal() and set_wakeup_fd() are for the main thread of the main interpreter. After an import in
@@ -194,54 +103,7 @@ bool set_stdlib_handler(int signum, PyObject *handler) {
     return old != NULL;
 }
 
-static bool is_served(int signum) { return (engine.served & signal_bit(signum)) != 0; }
-
-static struct sigaction standard_action(int signum, enum kind kind) {
-    struct sigaction action = {
-        .sa_handler = kind == IGNORE ? SIG_IGN : SIG_DFL,
-        .sa_flags = (int)engine.actions[signum].flags & (SA_NOCLDSTOP | SA_NOCLDWAIT),
-    };
-    sigemptyset(&action.sa_mask);
-    return action;
-}
-
-/* CPython's own table learns what signal() said while a signal had an audience. The main thread. */
-static int tell_stdlib(void *unused) {
-    (void)unused;
-    for (int signum = 1; signum < SIGNALS; signum++) {
-        if (!(engine.untold & signal_bit(signum)) || audience_of(signum) != NULL || engine.closed ||
-            (door_hidden() & signal_bit(signum))) {
-            continue;
-        }
-        enum kind kind = kind_of(engine.handlers[signum]);
-        struct sigaction now;
-        if (kind == FOREIGN) {
-            engine.untold &= ~signal_bit(signum);
-            continue;
-        }
-        bool expected =
-            sigaction(signum, NULL, &now) == 0 &&
-            (kind == CALLABLE || kind == INTERRUPT
-                 ? is_ours(&now)
-                 : !is_c_handler(&now) && (now.sa_handler == SIG_IGN) == (kind == IGNORE));
-        if (!expected) {
-            continue; /* somebody's meanwhile: the next signal() tells */
-        }
-        if (!set_stdlib_handler(signum,
-                                kind == CALLABLE ? engine.dispatcher : engine.handlers[signum])) {
-            return -1;
-        }
-        engine.untold &= ~signal_bit(signum);
-        if ((kind == CALLABLE || kind == INTERRUPT) && !set_kernel_handler(signum)) {
-            return -1;
-        }
-    }
-    return 0;
-}
-
-/* While a signal has an audience, its handlers change in our table only: _signal.signal() would put
- * CPython's own action in for an instant, and what arrived then would reach no listener, or end the
- * process. CPython's table is told when the audience has gone. */
+/* In our table only: see taking.c. */
 static bool change_beside_audience(int signum, enum kind kind) {
     engine.untold |= signal_bit(signum);
     engine.give_back &= ~signal_bit(signum);
@@ -254,7 +116,7 @@ static bool change(int signum, PyObject *handler) {
     enum kind kind = kind_of(handler);
     PyObject *old = engine.handlers[signum];
     bool arrives = kind == INTERRUPT || kind == CALLABLE;
-    if (arrives && is_fault_signal(signum)) {
+    if (arrives && (FAULT_SIGNALS & signal_bit(signum))) {
         prepare_for_faults(signum);
     }
     if (arrives) {
@@ -289,7 +151,7 @@ static bool change(int signum, PyObject *handler) {
 }
 
 /* What the stdlib's table says, as ours would. */
-static PyObject *stdlib_handler(int signum) {
+PyObject *stdlib_handler(int signum) {
     PyObject *handler = PyObject_CallMethod(engine.stdlib, "getsignal", "i", signum);
     if (handler != NULL && PyLong_Check(handler)) {
         PyObject *member = PyLong_AsLong(handler) == 0 ? engine.sig_dfl : engine.sig_ign;
@@ -297,102 +159,6 @@ static PyObject *stdlib_handler(int signum) {
         return Py_NewRef(member);
     }
     return handler;
-}
-
-/* A consumer of a signal is there: from now on it arrives here. SIG_DFL and default_int_handler do
- * not act while somebody listens; a C handler from before does, chained. Also where somebody has
- * taken the signal behind our back. No Python code runs in here. Any thread. */
-bool disposition_take(int signum, bool first) {
-    struct sigaction now;
-    if (sigaction(signum, NULL, &now) != 0) {
-        PyErr_SetFromErrno(PyExc_OSError);
-        return false;
-    }
-    bool hidden = (door_hidden() & signal_bit(signum)) != 0;
-    bool ours = is_ours(&now) || hidden;
-    if (!first && is_ours(&now)) {
-        return set_kernel_handler(signum);
-    }
-    bool chained = !ours && is_c_handler(&now);
-    if (chained && is_stdlibs(&now)) {
-        PyObject *handler = stdlib_handler(signum);
-        if (handler == NULL) {
-            return false;
-        }
-        if (handler == engine.dispatcher) { /* somebody has saved it, and put it back */
-            Py_DECREF(handler);
-            ours = true;
-            chained = false;
-        } else { /* set by the stdlib's own functions: the user's, and known by name */
-            chained = handler != engine.default_int_handler;
-            engine.served &= ~signal_bit(signum);
-            replace_reference(&engine.handlers[signum], handler);
-        }
-    }
-    if (!ours || hidden) {
-        remember_previous(signum, &now);
-        engine.give_back |= signal_bit(signum);
-    }
-    /* Where somebody's C handler has taken the place of one of signal()'s, both act. */
-    set_bit(&arrivals.to_inbox, signum,
-            is_served(signum) && kind_of(engine.handlers[signum]) == CALLABLE);
-    set_bit(&arrivals.chained, signum, chained);
-    return set_kernel_handler(signum);
-}
-
-/* Somebody has put another action in the place of ours, and nobody has taken it back. */
-static bool is_taken(int signum) {
-    struct sigaction now;
-    return !(door_hidden() & signal_bit(signum)) && sigaction(signum, NULL, &now) == 0 &&
-           !is_ours(&now);
-}
-
-/* The audience has changed: do system calls restart? */
-bool disposition_refresh(int signum) { return is_taken(signum) || set_kernel_handler(signum); }
-
-/* A door has moved away from a number that has an audience: SIG_DFL is beneath it now. */
-bool disposition_keep(int signum) {
-    struct sigaction standard = {.sa_handler = SIG_DFL};
-    sigemptyset(&standard.sa_mask);
-    remember_previous(signum, &standard);
-    engine.give_back |= signal_bit(signum);
-    return set_kernel_handler(signum);
-}
-
-/* The last consumer is about to leave, but still gets a copy: go back to what signal() says now, or
- * to what was there before, without an instant in which an arrival would be nobody's. Any thread.
- */
-void disposition_give_back(int signum) {
-    enum kind kind = kind_of(engine.handlers[signum]);
-    bool give_back = (engine.give_back & signal_bit(signum)) != 0;
-    engine.give_back &= ~signal_bit(signum);
-    bool served = !give_back && is_served(signum) && (kind == CALLABLE || kind == INTERRUPT);
-    if (served) {
-        set_bit(&arrivals.to_inbox, signum, true);
-    } else if (!give_back) {
-        struct sigaction standard = standard_action(signum, kind);
-        remember_previous(signum, &standard);
-    }
-    /* Where it was taken, it stays theirs; they may put ours back one day: see late() in arrival.c.
-     */
-    if (!is_taken(signum) && !served) {
-        if (door_hidden() & signal_bit(signum)) {
-            door_share(signum);
-        } else {
-            sigaction(signum, &arrivals.previous[signum], NULL);
-        }
-    }
-    set_bit(&arrivals.chained, signum, false);
-    if (engine.untold & signal_bit(signum)) {
-        Py_AddPendingCall(tell_stdlib, NULL); /* its queue is full: the next signal() does it */
-    }
-}
-
-/* After the last one has left, for the flags. */
-void disposition_left(int signum) {
-    if (is_served(signum) && !is_taken(signum) && !set_kernel_handler(signum)) {
-        PyErr_Clear(); /* it was ours: it stays as it is */
-    }
 }
 
 /* After the interpreter's end has begun: the stdlib's own handler serves what is left. */
@@ -624,7 +390,7 @@ bool dispositions_adopt(void) {
         if (beside && is_ours(&now) && (engine.give_back & signal_bit(signum))) {
             now = arrivals.previous[signum]; /* somebody listens, and the stdlib's is chained */
         }
-        if (!is_stdlibs(&now)) {
+        if (actor_of(&now) != STDLIB) {
             continue;
         }
         if (!need_slots(signum)) {

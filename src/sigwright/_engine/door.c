@@ -38,17 +38,27 @@ uint64_t door_hidden(void) {
     return hidden | (dump != 0 ? signal_bit(dump) : 0);
 }
 
+static void sleep_a_little(void) {
+    struct timespec pause = {0, 100000};
+    nanosleep(&pause, NULL);
+}
+
+/* False: it has taken a second. */
+static bool may_try_again(int *tries) {
+    if (*tries < 100) {
+        sched_yield();
+    } else {
+        sleep_a_little();
+    }
+    return ++*tries < 10000;
+}
+
 static bool wait_for_parity(void) {
     uint32_t parity = atomic_fetch_add(&arrivals.epoch, 1) & 1;
-    struct timespec pause = {0, 100000};
-    for (int tries = 0; atomic_load(&arrivals.inbox->in_flight[parity]) != 0; tries++) {
-        if (tries > 10000) {
+    int tries = 0;
+    while (atomic_load(&arrivals.inbox->in_flight[parity]) != 0) {
+        if (!may_try_again(&tries)) {
             return false;
-        }
-        if (tries < 100) {
-            sched_yield();
-        } else {
-            nanosleep(&pause, NULL);
         }
     }
     return true;
@@ -66,22 +76,14 @@ static bool fence_everywhere(void) {
 
 /* For writers in other threads: an arrival that the main thread was in is over. */
 static bool wait_for_main(void) {
-    struct timespec pause = {0, 100000};
     if (!fence_everywhere()) {
-        /* Long enough for what the main thread had in its store buffer to be seen. */
-        nanosleep(&pause, NULL);
+        sleep_a_little(); /* until what the main thread had in its store buffer is seen */
     }
     uint32_t over = atomic_load(&arrivals.main_over);
-    for (int tries = 0;
-         atomic_load(&arrivals.main_depth) != 0 && atomic_load(&arrivals.main_over) == over;
-         tries++) {
-        if (tries > 10000) {
+    int tries = 0;
+    while (atomic_load(&arrivals.main_depth) != 0 && atomic_load(&arrivals.main_over) == over) {
+        if (!may_try_again(&tries)) {
             return false;
-        }
-        if (tries < 100) {
-            sched_yield();
-        } else {
-            nanosleep(&pause, NULL);
         }
     }
     return true;

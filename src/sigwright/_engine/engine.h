@@ -47,6 +47,10 @@ struct engine {
 
 extern struct engine engine;
 
+/* Signals that the processor raises: a real one cannot be answered by Python. */
+#define FAULT_SIGNALS                                                                              \
+    (signal_bit(SIGSEGV) | signal_bit(SIGBUS) | signal_bit(SIGFPE) | signal_bit(SIGILL))
+
 /* Takes over `value`, and lets go of the old one when the new one is in its place. */
 static inline void replace_reference(PyObject **place, PyObject *value) {
     PyObject *old = *place;
@@ -90,17 +94,19 @@ enum kind kind_of(PyObject *handler);
 PyObject *read_handler(PyObject *handler);
 PyObject *set_disposition(int signum, PyObject *handler, struct action action);
 bool reset_disposition(int signum);
-bool is_ours(const struct sigaction *action);
-bool disposition_take(int signum, bool first);
-bool disposition_refresh(int signum);
-void disposition_give_back(int signum);
-void disposition_left(int signum);
-bool disposition_keep(int signum);
 void dispositions_read(void);
 bool dispositions_adopt(void);
 void dispositions_hand_over(void);
 void dispositions_let_go(void);
 bool set_stdlib_handler(int signum, PyObject *handler);
+PyObject *stdlib_handler(int signum);
+
+/* taking.c */
+bool disposition_take(int signum, bool first);
+bool disposition_refresh(int signum);
+void disposition_give_back(int signum);
+void disposition_left(int signum);
+bool disposition_keep(int signum);
 
 /* info.c */
 bool info_add_type(PyObject *module);
@@ -115,6 +121,8 @@ void consumers_after_fork(bool wiped_on_fork);
 void note_answer(int signum, uint64_t monotonic_ns);
 void send_again(int signum, const struct arrival_record *record);
 void note_unanswered(int signum, const struct arrival_record *record);
+
+/* added_handlers.c */
 PyObject *main_handler_oldest(uint64_t may_run, int *signum, uint64_t *monotonic_ns);
 PyObject *main_handler_take(PyObject *registration, PyObject **handler);
 
