@@ -1,13 +1,11 @@
 """sigaction(): its flags and masks, which Python-level handlers obey as POSIX says."""
 
 import os
-import subprocess
-import sys
-import textwrap
 import threading
 
 import pytest
 
+import programs
 import sigwright as signal
 from sigwright import SigAction
 
@@ -15,18 +13,11 @@ PRELUDE = "import os, sys, time\nimport sigwright as signal\nfrom sigwright impo
 
 
 def run(script):
-    return subprocess.run(
-        [sys.executable, "-c", PRELUDE + textwrap.dedent(script)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    return programs.run(PRELUDE, script)
 
 
 def succeed(script):
-    result = run(script)
-    assert result.returncode == 0, f"exit status {result.returncode}\n{result.stderr}"
-    return result.stdout
+    return programs.succeed(PRELUDE, script)
 
 
 @pytest.fixture

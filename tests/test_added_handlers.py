@@ -7,13 +7,14 @@ import os
 import queue
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 
 import pytest
 
+import programs
 import sigwright as signal
+from programs import enqueue, send
 
 REALTIME = signal.SIGRTMIN + 6
 USED = (signal.SIGUSR1, signal.SIGUSR2, REALTIME)
@@ -23,51 +24,29 @@ SOON = 10  # seconds: more than anything here takes
 @pytest.fixture(autouse=True)
 def _harmless():
     """What a test that fails leaves behind does not end all tests."""
-    before = [signal.signal(signum, signal.SIG_IGN) for signum in USED]
-    yield
-    for consumer in signal._engine.consumers():
-        consumer.close(discard=True)
-    for signum, handler in zip(USED, before, strict=True):
-        signal.signal(signum, handler)
+    with programs.ignored(*USED):
+        yield
+        for consumer in signal._engine.consumers():
+            consumer.close(discard=True)
 
 
-def default_actions() -> None:
-    for signum in USED:
-        signal.signal(signum, signal.SIG_DFL)
+PREAMBLE = f"""
+import os, sys, time, threading
+import sigwright as signal
+REALTIME = {int(REALTIME)}
+{inspect.getsource(programs.enqueue)}
+sigwright = signal
+"""
+# From 3.12 on, os.fork() warns of the threads that there are; here they are the point.
+QUIET = ("-W", "ignore::DeprecationWarning")
 
 
 def run(source: str) -> subprocess.CompletedProcess[str]:
-    preamble = "import os, sys, time, threading\nimport sigwright as signal\n"
-    preamble += f"REALTIME = {int(REALTIME)}\n{inspect.getsource(enqueue)}\n"
-    # From 3.12 on, os.fork() warns of the threads that there are; here they are the point.
-    python = [sys.executable, "-W", "ignore::DeprecationWarning"]
-    return subprocess.run(
-        [*python, "-c", preamble + textwrap.dedent(source)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        preexec_fn=default_actions,
-    )
+    return programs.run(PREAMBLE, source, options=QUIET)
 
 
 def said(source: str) -> list[str]:
-    done = run(source)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.splitlines()
-
-
-def send(signum: int, times: int = 1) -> None:
-    for _ in range(times):
-        os.kill(os.getpid(), signum)
-
-
-def enqueue(value: int) -> None:
-    """Queue one for this process; how many may wait is limited for the user, not the process."""
-    while True:
-        try:
-            return signal.sigqueue(os.getpid(), REALTIME, value)
-        except BlockingIOError:
-            time.sleep(0.001)
+    return programs.succeed(PREAMBLE, source, options=QUIET).splitlines()
 
 
 def until(condition, *args) -> None:
@@ -136,7 +115,7 @@ def test_queued_real_time_signals_are_one_call_each_in_order_with_their_values()
         signal.add_handler(REALTIME, lambda info: values.append(info.si_value))
         signal.pthread_sigmask(signal.SIG_BLOCK, [REALTIME])
         for number in range(1000):
-            enqueue(number)
+            enqueue(REALTIME, number)
         print(values)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [REALTIME])
         print(values == list(range(1000)))
@@ -281,7 +260,7 @@ def test_cancelling_in_a_thread_while_signals_come_loses_nothing_of_the_others()
     thread = threading.Thread(target=come_and_go)
     thread.start()
     for number in range(2000):
-        enqueue(number)
+        enqueue(REALTIME, number)
     thread.join()
     until(lambda: len(kept) == 2000)
     # Two threads that take one each may finish in either order.
@@ -337,7 +316,7 @@ def test_a_handler_that_raises_does_not_take_the_others_copies():
     signal.add_handler(REALTIME, fail)
     signal.add_handler(REALTIME, lambda info: called.append("after"))
     with pytest.raises(KeyError):
-        enqueue(5)
+        enqueue(REALTIME, 5)
     until(lambda: len(called) == 3)
     assert sorted(called) == ["after", "fail", "signal()"]
 
@@ -355,7 +334,7 @@ def test_a_handler_that_raises_loses_nothing_of_its_own_that_is_queued():
         signal.add_handler(REALTIME, handler)
         signal.pthread_sigmask(signal.SIG_BLOCK, [REALTIME])
         for number in range(1000):
-            enqueue(number)
+            enqueue(REALTIME, number)
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [REALTIME])
         except KeyError:
@@ -461,7 +440,7 @@ def test_an_exception_in_the_thread_goes_to_threadings_hook_and_the_next_signal_
 
     signal.add_handler(REALTIME, fail, thread=True)
     for number in range(3):
-        enqueue(number)
+        enqueue(REALTIME, number)
     for number in range(3):
         arguments = hooked.get(timeout=SOON)
         assert arguments.exc_type is KeyError
@@ -486,7 +465,7 @@ def test_a_hook_that_fails_and_an_exit_do_not_end_the_thread():
         threading.excepthook = hook
         signal.add_handler(REALTIME, fail, thread=True)
         for number in range(3):
-            enqueue(number)
+            enqueue(REALTIME, number)
         while len(called) < 3:
             time.sleep(0.001)
         """
@@ -521,7 +500,7 @@ def test_the_thread_handles_queued_signals_in_order_one_after_the_other():
 
     signal.add_handler(REALTIME, handler, thread=True)
     for number in range(2000):
-        enqueue(number)
+        enqueue(REALTIME, number)
     until(lambda: len(values) == 2000)
     assert values == list(range(2000))
 

@@ -8,7 +8,6 @@ import queue
 import select
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -18,6 +17,7 @@ import trio
 import trio.testing
 import uvloop
 
+import programs
 import sigwright as signal
 
 REALTIME = signal.SIGRTMIN + 5
@@ -28,11 +28,8 @@ LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 @pytest.fixture(autouse=True)
 def _harmless():
-    """What a test that fails leaves unread does not end all tests."""
-    before = [signal.signal(signum, signal.SIG_IGN) for signum in (signal.SIGUSR1, REALTIME)]
-    yield
-    for signum, handler in zip((signal.SIGUSR1, REALTIME), before, strict=True):
-        signal.signal(signum, handler)
+    with programs.ignored(signal.SIGUSR1, REALTIME):
+        yield
 
 
 def run_asyncio(loop: str, main: Callable[..., Awaitable], *args: object) -> object:
@@ -121,28 +118,18 @@ def listener():
 
 def send(*values: int) -> None:
     for value in values:
-        while True:
-            try:
-                signal.sigqueue(os.getpid(), REALTIME, value)
-                break
-            except BlockingIOError:  # how many may wait is limited for the user, not the process
-                time.sleep(0.001)
+        programs.enqueue(REALTIME, value)
+
+
+PREAMBLE = "import asyncio, os, sys, threading, time\nimport sigwright\n"
 
 
 def run(source: str) -> subprocess.CompletedProcess[str]:
-    preamble = "import asyncio, os, sys, threading, time\nimport sigwright\n"
-    return subprocess.run(
-        [sys.executable, "-c", preamble + textwrap.dedent(source)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    return programs.run(PREAMBLE, source)
 
 
 def said(source: str) -> list[str]:
-    done = run(source)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.splitlines()
+    return programs.succeed(PREAMBLE, source).splitlines()
 
 
 # --- reading ------------------------------------------------------------------------------------

@@ -7,46 +7,22 @@ import os
 import re
 import subprocess
 import sys
-import textwrap
 import threading
 from pathlib import Path
 
 import pytest
 
+import programs
 import sigwright as signal
+from programs import mask
 from sigwright import blocked
 
 # Not to be blocked: the kernel does not let it.
 NEVER = {signal.SIGKILL, signal.SIGSTOP}
 
 
-def mask():
-    return signal.pthread_sigmask(signal.SIG_BLOCK, ())
-
-
 def run(source: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", "import sigwright as signal\n" + textwrap.dedent(source)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
-
-
-@pytest.fixture
-def arrived():
-    """The numbers of the handlers that have run; the process is left as it was."""
-    numbers = []
-    before = {n: signal.getsignal(n) for n in (signal.SIGUSR1, signal.SIGUSR2)}
-    mask_before = mask()
-    for signum in before:
-        signal.signal(signum, lambda signum, frame: numbers.append(signum))
-    yield numbers
-    assert mask() == mask_before
-    for signum, handler in before.items():
-        signal.signal(signum, handler)
+    return programs.succeed("import sigwright as signal", source)
 
 
 def from_another_process(*signums):

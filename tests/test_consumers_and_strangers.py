@@ -4,22 +4,12 @@ Each test is what a hostile reading of the consumers found. Every scenario is a 
 in an interpreter of its own, so that a crash is an exit status and a hang is a time limit.
 """
 
-import os
-import resource
-import shutil
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
-
 import pytest
 
+import programs
 import sigwright as signal
 
-SOURCE = Path(__file__).parent / "foreign" / "handler.c"
-COMPILER = os.environ.get("CC", "cc").split()
-
-PRELUDE = """
+PRELUDE = f"""
 import os, sys, time
 import signal as stdlib
 import sigwright as signal
@@ -28,43 +18,16 @@ S, S2 = stdlib.SIGUSR1, stdlib.SIGUSR2
 A = stdlib.SIGRTMIN + 1
 me = os.getpid()
 
-def until(condition, seconds=10):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.001)
+{programs.UNTIL}
 """
 
 
-def no_core():
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
 def run(*parts, argument=""):
-    program = "\n".join(textwrap.dedent(part) for part in (PRELUDE, *parts))
-    return subprocess.run(
-        [sys.executable, "-c", program, argument],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        preexec_fn=no_core,
-    )
+    return programs.run(PRELUDE, *parts, arguments=(argument,), timeout=30)
 
 
 def succeed(*parts, argument=""):
-    result = run(*parts, argument=argument)
-    assert (result.returncode, result.stderr) == (0, "")
-    return result.stdout
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory):
-    if shutil.which(COMPILER[0]) is None:
-        pytest.skip("needs a C compiler")
-    path = tmp_path_factory.mktemp("foreign") / "foreign.so"
-    command = [*COMPILER, "-std=gnu11", "-shared", "-fPIC", "-O1", "-pthread"]
-    subprocess.run([*command, str(SOURCE), "-o", str(path)], check=True)
-    return str(path)
+    return programs.succeed(PRELUDE, *parts, arguments=(argument,), timeout=30)
 
 
 LOAD = "import ctypes; foreign = ctypes.CDLL(sys.argv[1])\n"
@@ -298,7 +261,7 @@ def test_sa_nocldwait_is_lost(handler):
     )
 
 
-def test_a_c_handlers_sa_nocldwait_is_lost_while_somebody_listens(library):
+def test_a_c_handlers_sa_nocldwait_is_lost_while_somebody_listens(foreign_library):
     succeed(
         LOAD,
         ZOMBIE,
@@ -311,7 +274,7 @@ def test_a_c_handlers_sa_nocldwait_is_lost_while_somebody_listens(library):
         assert not zombie()
         assert foreign.foreign_counted() == 3
         """,
-        argument=library,
+        argument=foreign_library,
     )
 
 
@@ -333,7 +296,7 @@ def let_the_other_run():
 """
 
 
-def test_the_c_handler_beneath_changes_while_an_arrival_is_on_its_way_to_it(library):
+def test_the_c_handler_beneath_changes_while_an_arrival_is_on_its_way_to_it(foreign_library):
     # One thread was about to call it, and another put SIG_IGN in its place: a call of address 1.
     succeed(
         LOAD,
@@ -351,11 +314,11 @@ def test_the_c_handler_beneath_changes_while_an_arrival_is_on_its_way_to_it(libr
         assert foreign.foreign_end_floods() > 0
         assert foreign.foreign_counted() > 0
         """,
-        argument=library,
+        argument=foreign_library,
     )
 
 
-def test_an_arrival_on_its_way_to_the_last_listener_is_nobodys_when_that_closes(library):
+def test_an_arrival_on_its_way_to_the_last_listener_is_nobodys_when_that_closes(foreign_library):
     succeed(
         LOAD,
         STOP_THE_OTHER,
@@ -368,7 +331,7 @@ def test_an_arrival_on_its_way_to_the_last_listener_is_nobodys_when_that_closes(
         assert sent > 0
         assert foreign.foreign_counted() == sent
         """,
-        argument=library,
+        argument=foreign_library,
     )
 
 

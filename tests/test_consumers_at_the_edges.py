@@ -7,13 +7,11 @@ program of its own, in an interpreter of its own, so that a crash is an exit sta
 time limit.
 """
 
-import resource
 import signal as stdlib_signal
-import subprocess
-import sys
-import textwrap
 
 import pytest
+
+import programs
 
 # Sends a signal (argv[2]) to a process (argv[1]) whose only thread sleeps in the kernel.
 SENDER = """
@@ -39,11 +37,7 @@ me = os.getpid()
 class Hit(Exception):
     "Raised by a handler."
 
-def until(condition, seconds=10):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.001)
+{programs.UNTIL}
 
 def in_a_thread(work):
     thread = threading.Thread(target=work)
@@ -58,25 +52,12 @@ def when_asleep(signum):
 IMPORT = "import sigwright as signal\n"
 
 
-def no_core():
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
 def run(*parts, prelude=PRELUDE + IMPORT):
-    program = prelude + "\n".join(textwrap.dedent(part) for part in parts)
-    return subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        preexec_fn=no_core,
-    )
+    return programs.run(prelude, *parts, timeout=30)
 
 
-def succeed(*parts, **keywords):
-    result = run(*parts, **keywords)
-    assert (result.returncode, result.stderr) == (0, "")
-    return result.stdout
+def succeed(*parts, prelude=PRELUDE + IMPORT):
+    return programs.succeed(prelude, *parts, timeout=30)
 
 
 # --- before the engine is ready ---

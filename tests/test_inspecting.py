@@ -1,24 +1,15 @@
 """dispositions() and stats(): what they say is what is."""
 
 import os
-import subprocess
-import sys
-import textwrap
 
+import programs
 import sigwright as signal
+
+PRELUDE = "import os, sys, time\nimport signal as stdlib\nimport sigwright as signal\n"
 
 
 def succeed(script, **keywords):
-    prelude = "import os, sys, time\nimport signal as stdlib\nimport sigwright as signal\n"
-    result = subprocess.run(
-        [sys.executable, "-c", prelude + textwrap.dedent(script)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        **keywords,
-    )
-    assert result.returncode == 0, f"exit status {result.returncode}\n{result.stderr}"
-    return result.stdout
+    return programs.succeed(PRELUDE, script, **keywords)
 
 
 def test_a_signal_is_missing():

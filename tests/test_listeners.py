@@ -14,7 +14,9 @@ import time
 
 import pytest
 
+import programs
 import sigwright as signal
+from programs import send
 
 REALTIME = signal.SIGRTMIN + 4
 SOON = 10  # seconds: more than anything here takes
@@ -26,50 +28,24 @@ USED = (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, REALTIME)
 
 @pytest.fixture(autouse=True)
 def _harmless():
-    """What a test that fails leaves unread does not end all tests."""
-    before = [signal.signal(signum, signal.SIG_IGN) for signum in USED]
-    yield
-    for signum, handler in zip(USED, before, strict=True):
-        signal.signal(signum, handler)
+    with programs.ignored(*USED):
+        yield
 
 
-def default_actions() -> None:
-    for signum in USED:
-        signal.signal(signum, signal.SIG_DFL)
+PREAMBLE = "import os, sys, time, threading, queue\nimport sigwright as signal\n"
 
 
 def run(source: str, **options: object) -> subprocess.CompletedProcess[str]:
-    """Run a program that has what most need, and says what it has seen."""
-    options.setdefault("preexec_fn", default_actions)
-    preamble = "import os, sys, time, threading, queue\nimport sigwright as signal\n"
-    return subprocess.run(
-        [sys.executable, "-c", preamble + textwrap.dedent(source)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        **options,
-    )
+    return programs.run(PREAMBLE, source, **options)
 
 
 def said(source: str, **options: object) -> list[str]:
     """What a program that must end well has said, line by line."""
-    done = run(source, **options)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.splitlines()
-
-
-def send(signum: int, times: int = 1) -> None:
-    for _ in range(times):
-        os.kill(os.getpid(), signum)
+    return programs.succeed(PREAMBLE, source, **options).splitlines()
 
 
 def enqueue(value: int) -> None:
-    """Queue one for this process; how many may wait is limited for the user, not the process."""
-    while True:
-        try:
-            return signal.sigqueue(os.getpid(), REALTIME, value)
-        except BlockingIOError:
-            time.sleep(0.001)
+    programs.enqueue(REALTIME, value)
 
 
 def numbers(listener: signal.Listener) -> list[int]:

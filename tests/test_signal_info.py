@@ -18,6 +18,7 @@ import time
 
 import pytest
 
+import programs
 import sigwright as signal
 from sigwright import codes, siginfo
 
@@ -34,11 +35,8 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 @pytest.fixture(autouse=True)
 def _harmless():
-    """What a test that fails leaves unread does not end all tests."""
-    before = [signal.signal(signum, signal.SIG_IGN) for signum in (signal.SIGUSR1, REALTIME)]
-    yield
-    for signum, handler in zip((signal.SIGUSR1, REALTIME), before, strict=True):
-        signal.signal(signum, handler)
+    with programs.ignored(signal.SIGUSR1, REALTIME):
+        yield
 
 
 def has(info: signal.SignalInfo) -> set[str]:
@@ -349,14 +347,7 @@ def test_a_system_call_that_a_filter_refuses():
         print(info.si_arch > 0, info.si_call_addr > 0, info.si_pid, info.sender().state)
         print(info)
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines() == [
+    assert programs.succeed(program).splitlines() == [
         "True 5000 7",
         "True True None none",
         "<SignalInfo SIGSYS SYS_SECCOMP, system call 5000>",

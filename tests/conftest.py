@@ -1,0 +1,42 @@
+"""Fixtures that tests of several files use."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+pytest.register_assert_rewrite("programs")
+
+COMPILER = os.environ.get("CC", "cc").split()
+
+
+@pytest.fixture(scope="session")
+def foreign_library(tmp_path_factory):
+    """Somebody else's C handlers, compiled: foreign/handler.c. The path of a shared library."""
+    if shutil.which(COMPILER[0]) is None:
+        pytest.skip("somebody else's handler is C, and there is no compiler")
+    source = Path(__file__).parent / "foreign" / "handler.c"
+    path = tmp_path_factory.mktemp("foreign") / "foreign.so"
+    command = [*COMPILER, "-std=gnu11", "-shared", "-fPIC", "-O1", "-pthread"]
+    subprocess.run([*command, str(source), "-o", str(path)], check=True)
+    return path
+
+
+@pytest.fixture
+def arrived():
+    """The numbers of the handlers that have run; the process is left as it was."""
+    import sigwright as signal  # here: the tests of the Windows parts run without it
+    from programs import mask
+
+    numbers = []
+    signals = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGRTMIN + 3)
+    before = {signum: signal.getsignal(signum) for signum in signals}
+    mask_before = mask()
+    for signum in before:
+        signal.signal(signum, lambda signum, frame: numbers.append(signum))
+    yield numbers
+    assert mask() == mask_before
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
