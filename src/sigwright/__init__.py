@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from .actions import CHandler as CHandler
     from .actions import SigAction as SigAction
     from .actions import sigaction as sigaction
-    from .codes import *  # noqa: F403
+    from .codes import *  # noqa: F403 - its __all__ lists them: some eighty constants
     from .inspecting import ConsumerStats as ConsumerStats
     from .inspecting import Disposition as Disposition
     from .inspecting import SignalStats as SignalStats

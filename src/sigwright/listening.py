@@ -77,7 +77,26 @@ def listen(*signums: int, maxsize: int = 1024, inherit: bool = False) -> Listene
     return Listener(*signums, maxsize=maxsize, inherit=inherit)
 
 
-class Listener(_engine.Consumer):
+class _Consumer(_engine.Consumer):
+    """What listeners and registrations have in common: `with` closes them."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> Self:
+        """Return the object itself."""
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it, cancel it."""
+        self.close()
+
+
+class Listener(_Consumer):
     """Reads the arrivals of some signals, each with its `SignalInfo`: see `listen()`.
 
     Threads block in `get()` or in a `for` loop; tasks of asyncio, uvloop and trio wait in `aget()`
@@ -103,19 +122,6 @@ class Listener(_engine.Consumer):
         """Tell the signals, and how many arrivals wait."""
         state = "closed" if self.closed else f"{self.qsize()} waiting"
         return f"<{type(self).__name__} {_names(self.signals)}, {state}>"
-
-    def __enter__(self) -> Self:
-        """Return the listener itself."""
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close it."""
-        self.close()
 
     async def __aenter__(self) -> Self:
         """Return the listener itself."""
@@ -478,7 +484,7 @@ def on(
     return decorate
 
 
-class Registration(_engine.Consumer):
+class Registration(_Consumer):
     """A handler that was added with `add_handler()`.
 
     A context manager, too, which cancels it in the end.
@@ -505,19 +511,6 @@ class Registration(_engine.Consumer):
         """Tell the signals and the handler."""
         state = "" if self.active else ", cancelled"
         return f"<{type(self).__name__} {_names(self.signals)}: {self.handler!r}{state}>"
-
-    def __enter__(self) -> Self:
-        """Return the registration itself."""
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Cancel it."""
-        self.cancel()
 
     @property
     def signal(self) -> int:

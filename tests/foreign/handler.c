@@ -1,8 +1,8 @@
 /* Somebody else's C handler, as a library would install it: it counts, and can call the one from
  * before, or leave by siglongjmp() as cysignals does. And threads that send to themselves as fast
  * as they can.
- * Callers: tests/test_foreign_handlers.py and tests/test_consumers_and_strangers.py, which compile
- * it and load it with ctypes. */
+ * Callers: tests/conftest.py compiles it; tests/test_foreign_handlers.py and
+ * tests/test_consumers_and_strangers.py load it with ctypes. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>

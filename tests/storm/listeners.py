@@ -216,7 +216,7 @@ class Part:
             lambda: not self.close_lives() and not any(thread.is_alive() for thread in threads),
             lambda: f"still reading: {self.open_lives}",
         )
-        self.reap(block=True)
+        processes.reap(self.children, block=True)
 
     def close_lives(self) -> int:
         """Those that have all they are to have; they are closed while somebody waits in them."""
@@ -423,7 +423,7 @@ class Part:
                 self.fork("the main thread")
             else:
                 self.new_thread("forker", self.fork, "a worker").join()
-        self.reap(block=False)
+        processes.reap(self.children, block=False)
 
     def read_here(self) -> None:
         self.standard_received += len(self.standard_listener.drain())
@@ -471,31 +471,12 @@ class Part:
         self.forks_with_arrivals += all(
             select.select([one], [], [], 0.1)[0] for one in (kept, gone)
         )
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                be_child(self.signal, kept, gone, handlers, calls)
-                status = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(status)
+        pid = processes.start(be_child, self.signal, kept, gone, handlers, calls)
         self.children[pid] = who
         for one in (kept, gone):
             one.close()
         for handler in handlers:
             handler.cancel()
-
-    def reap(self, block: bool) -> None:
-        while self.children:
-            pid, status = os.waitpid(-1, 0 if block else os.WNOHANG)
-            if pid == 0:
-                return
-            who = self.children.pop(pid)
-            code = os.waitstatus_to_exitcode(status)
-            assert code == 0, f"child {pid}, forked by {who}, ended with {code}"
 
     # ---- the end ----
 

@@ -65,6 +65,17 @@ def start(function, *args) -> int:
         os._exit(status)
 
 
+def reap(children: dict[int, str], *, block: bool) -> None:
+    """Take leave of those that have ended (`block`: of all), which must have ended well."""
+    while children:
+        pid, status = os.waitpid(-1, 0 if block else os.WNOHANG)
+        if pid == 0:
+            return
+        who = children.pop(pid)
+        code = os.waitstatus_to_exitcode(status)
+        assert code == 0, f"child {pid}, forked by {who}, ended with {code}"
+
+
 def wait(receiver: int, senders: list[int], shared: memoryview, deadline: float) -> list[str]:
     """Until all have ended; tell the receiver when the senders have. What went wrong."""
     running = {receiver: "the receiver", **dict.fromkeys(senders, "a sender")}

@@ -25,7 +25,6 @@ import signal
 import sys
 import threading
 import time
-import traceback
 import warnings
 
 import processes
@@ -212,7 +211,7 @@ class Receiver:
         stop.set()
         for thread in [busy, *idle]:
             thread.join()
-        self.reap(block=True)
+        processes.reap(self.children, block=True)
         while any(count["waiting"] for count in self.engine.stats().values()):
             time.sleep(0.001)  # for ever, where one is lost: the watchdog speaks then
 
@@ -235,7 +234,7 @@ class Receiver:
                 worker = threading.Thread(target=self.fork, args=("a worker",))
                 worker.start()
                 worker.join()
-        self.reap(block=False)
+        processes.reap(self.children, block=False)
 
     def send_to_threads(self, idle, stop) -> None:
         """A thread that sends to the others, to itself, and to the main thread."""
@@ -251,17 +250,7 @@ class Receiver:
             time.sleep(0.0005)
 
     def fork(self, who: str) -> None:
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                self.be_child()
-                status = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(status)
-        self.children[pid] = who
+        self.children[processes.start(self.be_child)] = who
 
     def be_child(self) -> None:
         """Of what came to the parent nothing is here; of our own storm, all is."""
@@ -295,15 +284,6 @@ class Receiver:
             assert_adds_up(signum, count)
             if signum in realtime:
                 assert count["arrivals"] == count["deliveries"] == calls[signum] == sent, count
-
-    def reap(self, block: bool) -> None:
-        while self.children:
-            pid, status = os.waitpid(-1, 0 if block else os.WNOHANG)
-            if pid == 0:
-                return
-            who = self.children.pop(pid)
-            code = os.waitstatus_to_exitcode(status)
-            assert code == 0, f"child {pid}, forked by {who}, ended with {code}"
 
     def check(self) -> None:
         stats = self.engine.stats()
