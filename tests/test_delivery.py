@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import functools
 import gc
 import os
 import shutil
@@ -54,6 +55,32 @@ def test_what_waits_behind_a_handler_that_raises_interrupts_the_except_clause():
         time.sleep(1)
     assert len(called) == 2
     assert called[1] - start < 0.9
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize("signum", [signal.Signals.SIGUSR1, signal.Signals(signal.SIGRTMIN)])
+def test_a_handler_that_raises_does_not_come_between_enter_and_its_block(signum):
+    """On CPython 3.14 a look for signals lies there: with the stdlib's module a lock stays taken."""
+
+    def handler(signum, frame):
+        raise KeyError
+
+    class Section:  # a C function as __enter__ that ends with the arrival of a signal
+        __enter__ = staticmethod(functools.partial(ctypes.CDLL(None)["raise"], signum))
+
+        def __exit__(self, *exception):
+            left.append(exception[0])
+
+    signal.signal(signum, handler)
+    left = []
+    for _ in range(200):
+        try:
+            with Section():
+                for _ in range(3):  # the interpreter looks at each turn
+                    pass
+        except KeyError:
+            pass
+    assert left == [KeyError] * 200
 
 
 @pytest.mark.usefixtures("handlers")

@@ -274,6 +274,10 @@ static PyObject *dispatcher(PyObject *module, PyObject *const *args, Py_ssize_t 
     if (!parse_int(args[0], &signum)) {
         return NULL;
     }
+    if (signum >= 1 && signum < SIGNALS && is_entering(args[1])) {
+        arrivals.door_handler(signum); /* for the interpreter's next look */
+        Py_RETURN_NONE;
+    }
     /* A call for another signal that has a handler is simulated (_thread.interrupt_main), or came
      * while CPython's own C handler stood in for an instant: it runs the handler once. Any other
      * number was the door's before it moved. */

@@ -126,6 +126,10 @@ void note_unanswered(int signum, const struct arrival_record *record);
 PyObject *main_handler_oldest(uint64_t may_run, int *signum, uint64_t *monotonic_ns);
 PyObject *main_handler_take(PyObject *registration, PyObject **handler);
 
+/* entering.c */
+void entering_open(void);
+bool is_entering(PyObject *frame);
+
 /* sections.c */
 bool add_blocked_section(PyObject *module);
 

@@ -222,6 +222,7 @@ static PyObject *close_engine(PyObject *module, PyObject *unused) {
 /* Main thread. False with an exception set: ValueError anywhere else. */
 bool engine_open(void) {
     bool wakeup_in_use;
+    entering_open();
     if (!door_open() || !wakeup_take_over(true, &wakeup_in_use) ||
         !(wakeup_in_use || dispositions_adopt())) {
         return false;
