@@ -60,7 +60,7 @@ def test_what_waits_behind_a_handler_that_raises_interrupts_the_except_clause():
 @pytest.mark.usefixtures("handlers")
 @pytest.mark.parametrize("signum", [signal.Signals.SIGUSR1, signal.Signals(signal.SIGRTMIN)])
 def test_a_handler_that_raises_does_not_come_between_enter_and_its_block(signum):
-    """On CPython 3.14 a look for signals lies there: with the stdlib's module a lock stays taken."""
+    """On CPython 3.14 a look for signals lies there: with the stdlib a lock stays taken."""
 
     def handler(signum, frame):
         raise KeyError
