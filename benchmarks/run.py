@@ -32,6 +32,7 @@ GROUPS = {
     "imports": "Import",
     "loops": "From kill to your code in an event loop",
     "listening": "Listeners",
+    "control": "Critical sections, time limits and timers",
 }
 AGAINST = "From raise to the handler's end, beside another build"
 COLUMNS = ["what", "beside", "theirs", "sigwright", "result", "bar", ""]

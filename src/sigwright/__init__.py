@@ -45,21 +45,36 @@ if TYPE_CHECKING:
     from .actions import SigAction as SigAction
     from .actions import sigaction as sigaction
     from .codes import *  # noqa: F403 - its __all__ lists them: some eighty constants
+    from .deferral import deferred as deferred
     from .inspecting import ConsumerStats as ConsumerStats
     from .inspecting import Disposition as Disposition
     from .inspecting import SignalStats as SignalStats
     from .inspecting import dispositions as dispositions
     from .inspecting import stats as stats
+    from .limits import Cancelled as Cancelled
+    from .limits import CancelScope as CancelScope
+    from .limits import fail_after as fail_after
+    from .limits import fail_at as fail_at
+    from .limits import move_on_after as move_on_after
+    from .limits import move_on_at as move_on_at
     from .listening import Listener as Listener
     from .listening import Registration as Registration
     from .listening import add_handler as add_handler
     from .listening import listen as listen
     from .listening import on as on
     from .sections import blocked as blocked
+    from .shutdown import GracefulShutdown as GracefulShutdown
+    from .shutdown import graceful_shutdown as graceful_shutdown
     from .siginfo import Sender as Sender
     from .siginfo import SignalInfo as SignalInfo
+    from .stopping import ForceExit as ForceExit
     from .stopping import can_set_handlers as can_set_handlers
+    from .stopping import force_exit as force_exit
     from .stopping import raise_system_exit as raise_system_exit
+    from .timers import TimerHandle as TimerHandle
+    from .timers import call_at as call_at
+    from .timers import call_every as call_every
+    from .timers import call_later as call_later
 
 _MODULES = {
     "codes": (),  # its own __all__: the constants of si_code and sigaction()
@@ -70,9 +85,17 @@ _MODULES = {
 if _engine.main_interpreter:
     _MODULES |= {
         "actions": ("CHandler", "SigAction", "sigaction"),
+        "deferral": ("deferred",),
         "inspecting": ("ConsumerStats", "Disposition", "SignalStats", "dispositions", "stats"),
+        "limits": (
+            *("CancelScope", "Cancelled", "fail_after", "fail_at"),
+            *("move_on_after", "move_on_at"),
+        ),
         "listening": ("Listener", "Registration", "add_handler", "listen", "on"),
+        "shutdown": ("GracefulShutdown", "graceful_shutdown"),
         "siginfo": ("Sender", "SignalInfo"),
+        "stopping": ("ForceExit", "can_set_handlers", "force_exit", "raise_system_exit"),
+        "timers": ("TimerHandle", "call_at", "call_every", "call_later"),
     }
 
 

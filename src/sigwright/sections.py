@@ -16,9 +16,20 @@ if TYPE_CHECKING:
 
 __all__ = ["blocked"]
 
-# code.co_flags of what only begins when it is called: generators and coroutines of all kinds
-# (inspect.CO_GENERATOR, CO_COROUTINE, CO_ITERABLE_COROUTINE, CO_ASYNC_GENERATOR).
-_SUSPENDS = 0x20 | 0x80 | 0x100 | 0x200
+# code.co_flags of what only begins when it is called: inspect's names, whose import takes longer
+# than all of this.
+GENERATOR, COROUTINE, ITERABLE_COROUTINE, ASYNC_GENERATOR = 0x20, 0x80, 0x100, 0x200
+
+
+def suspends(function: Callable[..., object]) -> int:
+    """Return the flags of a generator or coroutine function of any kind; 0 for a plain one."""
+    flags: int = getattr(getattr(function, "__code__", None), "co_flags", 0)
+    return flags & (GENERATOR | COROUTINE | ITERABLE_COROUTINE | ASYNC_GENERATOR)
+
+
+def is_function(function: object) -> bool:
+    """Return whether it is something that a decorator can run inside a section."""
+    return callable(function) and not isinstance(function, type)
 
 
 class blocked(_engine.BlockedSection):  # noqa: N801 - lower case, as contextlib's are
@@ -60,8 +71,7 @@ class blocked(_engine.BlockedSection):  # noqa: N801 - lower case, as contextlib
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Decorate a plain function: it runs inside the block."""
-        flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
-        if not callable(function) or isinstance(function, type) or flags & _SUSPENDS:
+        if not is_function(function) or suspends(function):
             raise TypeError(f"blocked() decorates plain functions, not {function!r}")
 
         @functools.wraps(function)

@@ -40,6 +40,7 @@ SUITES = [
     "test_bad_input.py",
     "test_parity.py",
     "test_standin.py",
+    "test_timers.py",
     "test_run.py",
     "seed",
     "oracle",

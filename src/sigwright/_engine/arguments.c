@@ -76,6 +76,32 @@ bool parse_seconds(PyObject *object, int64_t *nanoseconds) {
     return true;
 }
 
+static bool is_negative(PyObject *number) {
+    PyObject *zero = PyLong_FromLong(0);
+    int negative = zero == NULL ? -1 : PyObject_RichCompareBool(number, zero, Py_LT);
+    Py_XDECREF(zero);
+    PyErr_Clear();
+    return negative == 1;
+}
+
+/* `what` is named in the error. */
+bool parse_positive_seconds(PyObject *object, const char *what, int64_t *nanoseconds) {
+    bool parsed = parse_seconds(object, nanoseconds);
+    if (parsed && *nanoseconds >= 0) {
+        return true;
+    }
+    if (parsed || PyErr_ExceptionMatches(PyExc_OverflowError)) {
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        bool negative = is_negative(object);
+        PyErr_Restore(type, value, traceback);
+        if (negative) {
+            PyErr_Format(PyExc_ValueError, "%s must not be negative", what);
+        }
+    }
+    return false;
+}
+
 /* Exactly `count` arguments, each by position or by name: what a Python function would take. */
 bool take_arguments(const char *function, const char *const *names, int count,
                     PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, PyObject **values) {

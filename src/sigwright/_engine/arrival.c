@@ -9,7 +9,7 @@
  *
  * Every handler of ours has a full sa_mask: arrivals on one thread never nest. With an empty one,
  * five signals that are pending together arrive in reverse, each interrupting the one before. */
-#include "arrival.h"
+#include "watch.h"
 
 #include <errno.h>
 #include <sys/syscall.h>
@@ -29,6 +29,7 @@
 
 struct arrival_state arrivals = {
     .timer = -1,
+    .clock = -1,
     .wakeup = WAKEUP_NONE,
 };
 
@@ -91,21 +92,36 @@ void arm_timer(void) {
     }
 }
 
-static uint64_t deliverable(void) {
+/* But for what handlers that run hold. */
+static uint64_t waiting(void) {
     struct inbox *inbox = arrivals.inbox;
-    return (atomic_load(&inbox->ready) | atomic_load(&inbox->added)) & ~atomic_load(&arrivals.held);
+    return (atomic_load(&inbox->ready) | atomic_load(&inbox->added) |
+            atomic_load(&inbox->simulated)) &
+           ~atomic_load(&arrivals.held);
+}
+
+static uint64_t deliverable(void) { return waiting() & ~atomic_load(&arrivals.deferred); }
+
+static bool clock_waits(void) {
+    return atomic_load(&arrivals.inbox->clock_due) != 0 && !atomic_load(&arrivals.clock_deferred);
 }
 
 /* Something waits that may be delivered now. */
-bool arrivals_wait_for_delivery(void) { return deliverable() != 0; }
+bool arrivals_wait_for_delivery(void) { return deliverable() != 0 || clock_waits(); }
 
 /* Of what waits, is there something that may interrupt system calls? */
-bool arrivals_may_interrupt(void) { return (deliverable() & ~atomic_load(&arrivals.restart)) != 0; }
+bool arrivals_may_interrupt(void) {
+    return (deliverable() & ~atomic_load(&arrivals.restart)) != 0 || clock_waits();
+}
 
-/* Our rings, from a thread or from the timer, carry this address: a program that handles every
+/* Our rings, from a thread or from the timers, carry these addresses: a program that handles every
  * real-time signal there is shares the door's number with us. */
+static bool is_clock(const siginfo_t *info) {
+    return info->si_code == SI_TIMER && info->si_ptr == &arrivals.clock;
+}
+
 static bool is_ring(const siginfo_t *info) {
-    return info->si_code == SI_TIMER && info->si_ptr == &arrivals;
+    return (info->si_code == SI_TIMER && info->si_ptr == &arrivals) || is_clock(info);
 }
 
 /* It says that it comes from a timer, one that no kernel numbers so: a timer's signal that is
@@ -152,6 +168,12 @@ static void tell_main_thread(enum door door) {
     if (!here && atomic_exchange(&inbox->rung[door], 1) == 0 && !send_ring(door)) {
         atomic_store(&inbox->rung[door], 0);
     }
+}
+
+/* For other than arrivals: with the GIL, any thread. */
+void ring_main_thread(void) {
+    tell_main_thread(LOUD);
+    arm_timer();
 }
 
 static void ring(int signum) {
@@ -265,12 +287,23 @@ static void fault(int signum, siginfo_t *info, void *context) {
 struct receivers {
     bool inbox;
     bool chained;
+    bool watched;
     const struct audience *audience; /* NULL: no consumer */
 };
+
+/* By Python code. A C handler from before that has it beside mere listeners answers by running. */
+static bool is_to_be_answered(const struct receivers *receivers) {
+    const struct audience *audience = receivers->audience;
+    return receivers->inbox ||
+           (audience != NULL && (audience->has_main_handler || !receivers->chained));
+}
 
 static void take(int signum, const siginfo_t *info, uint64_t thread,
                  const struct receivers *receivers) {
     const struct arrived arrived = {info, monotonic_ns(), thread};
+    if (receivers->watched) {
+        watch_arrival(signum, arrived.monotonic_ns);
+    }
     if (receivers->inbox) {
         inbox_push(arrivals.inbox, arrivals.slots[signum], signum, &arrived);
     }
@@ -416,6 +449,7 @@ void arrival(int signum, siginfo_t *info, void *context) {
     if (!atomic_load(&arrivals.closed)) {
         uint64_t thread = (uint64_t)pthread_self();
         int taken = 1;
+        receivers.watched = is_watched(signum) && is_to_be_answered(&receivers);
         take(signum, info, thread, &receivers);
         if (signum >= arrivals.first_realtime && !receivers.chained && context != NULL) {
             taken += drain(signum, context, thread, &receivers);
@@ -446,8 +480,11 @@ void arrival(int signum, siginfo_t *info, void *context) {
     errno = saved_errno;
 }
 
+/* What deferred() holds counts: delivery finds out whether its block is in force. */
 static bool is_work(void) {
-    return arrivals_wait_for_delivery() || atomic_load(&arrivals.inbox->wakeup_failures) != 0;
+    struct inbox *inbox = arrivals.inbox;
+    return waiting() != 0 || atomic_load(&inbox->clock_due) != 0 ||
+           atomic_load(&inbox->wakeup_failures) != 0;
 }
 
 /* A door: our own ring from another thread, or the timer's. (A stranger's kill() with the door's
@@ -463,7 +500,11 @@ void door_landed(int signum, siginfo_t *info, void *context) {
         for (uint64_t left = stdlib; left != 0; left &= left - 1) {
             arrivals.door_handler(__builtin_ctzll(left) + 1);
         }
-        bool timer = is_ring(info) && info->si_timerid != NO_TIMER;
+        if (is_clock(info)) {
+            atomic_store(&inbox->clock_due, 1);
+            arm_timer();
+        }
+        bool timer = is_ring(info) && !is_clock(info) && info->si_timerid != NO_TIMER;
         bool work = is_work();
         if (!work) {
             /* First allow the next ring, then look again: an arrival publishes before it rings.

@@ -31,6 +31,7 @@ struct arrival_state {
     void (*door_handler)(int); /* CPython's own C handler, which makes the interpreter look */
     bool marks_anywhere;       /* it may be called on any thread: from 3.13 on */
     _Atomic int timer;         /* the kernel's number of the timer that repeats the ring; or -1 */
+    _Atomic int clock;         /* the one that rings at deadlines (clock.c); or -1 */
     _Atomic int dump_signal;   /* raises faulthandler's dump of all stacks; or 0 */
     _Atomic bool closed;       /* the interpreter is ending: record and ring nothing any more */
 
@@ -39,9 +40,13 @@ struct arrival_state {
     _Atomic uint64_t to_inbox;
     _Atomic(struct audience *) audiences[SIGNALS];
     _Atomic uint64_t chained;
+    _Atomic uint64_t watched; /* by force_exit() */
 
     _Atomic uint64_t restart; /* signals whose system calls restart: no loud ring for them */
     _Atomic uint64_t held;    /* real-time signals whose handler is running */
+    /* What deferred() holds in the main thread: signals; and limits and timers. */
+    _Atomic uint64_t deferred;
+    _Atomic bool clock_deferred;
     /* The main thread is inside one of our functions that looks for arrivals before it returns:
      * there is no gap for the timer to close. Written by the main thread, read on it. */
     volatile sig_atomic_t looks_soon;
@@ -77,6 +82,7 @@ void measure_frame(int signum, siginfo_t *info, void *context);
 
 /* Signal context, or the main thread. */
 void arm_timer(void);
+void ring_main_thread(void);
 void write_wakeup_byte(int signum);
 bool arrivals_wait_for_delivery(void);
 bool arrivals_may_interrupt(void);

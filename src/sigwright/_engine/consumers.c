@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "consumer_object.h"
+#include "watch.h"
 
 static PyTypeObject *consumer_type;
 PyObject *queue_empty;
@@ -22,10 +23,15 @@ struct consumer_list consumer_list;
 static uint64_t answered_ns[SIGNALS];
 static struct arrival_record unanswered[SIGNALS];
 
-void note_answer(int signum, uint64_t monotonic_ns) {
+static void note_had(int signum, uint64_t monotonic_ns) {
     if (monotonic_ns > answered_ns[signum]) {
         answered_ns[signum] = monotonic_ns;
     }
+}
+
+void note_answer(int signum, uint64_t monotonic_ns) {
+    note_had(signum, monotonic_ns);
+    watch_answered(signal_bit(signum));
 }
 
 static bool map_rings(Consumer *self) {
@@ -141,6 +147,7 @@ static uint64_t arrivals_of(const Consumer *self) {
 void send_again(int signum, const struct arrival_record *record) {
     siginfo_t info;
     sigset_t mask;
+    watch_answered(signal_bit(signum)); /* it arrives anew, or has its default action */
     record_to_siginfo(record, signum, &info);
     if (syscall(SYS_rt_sigqueueinfo, getpid(), signum, &info) == 0) {
         return;
@@ -165,7 +172,7 @@ static void note_unread(Consumer *self, bool discard) {
         int signum = slot->signum;
         /* A handler was there when it came; SA_RESETHAND may have taken it away: deliver_one(). */
         if (slot->handled && slot->record.monotonic_ns != unanswered[signum].monotonic_ns) {
-            note_answer(signum, slot->record.monotonic_ns);
+            note_had(signum, slot->record.monotonic_ns);
         } else if (!discard) {
             note_unanswered(signum, &slot->record);
         }
@@ -199,7 +206,13 @@ static bool close_consumer(Consumer *self, bool discard) {
     delist(self);
     FOR_EACH_SIGNAL (signum, signals) {
         uint64_t unread_ns = unanswered[signum].monotonic_ns;
-        if (atomic_load(&arrivals.audiences[signum]) == NULL && unread_ns != 0) {
+        if (atomic_load(&arrivals.audiences[signum]) != NULL) {
+            continue;
+        }
+        if (!(atomic_load(&arrivals.to_inbox) & signal_bit(signum))) {
+            watch_answered(signal_bit(signum)); /* by throwing it away: nobody is left to answer */
+        }
+        if (unread_ns != 0) {
             if (unread_ns > answered_ns[signum]) {
                 send_again((int)signum, &unanswered[signum]); /* once a number */
             }
@@ -257,7 +270,7 @@ static PyObject *consumer_close(PyObject *object, PyObject *const *args, Py_ssiz
 
 /* --- the type --------------------------------------------------------------------------------- */
 
-static bool parse_signals(PyObject *numbers, uint64_t *signals) {
+bool parse_signals(PyObject *numbers, uint64_t *signals) {
     PyObject *iterator = PyObject_GetIter(numbers);
     PyObject *item;
     bool parsed = iterator != NULL;

@@ -2,6 +2,7 @@
  * Context: the main thread, with the GIL, at the interpreter's safe points.
  * Callers: CPython calls the dispatcher, through the loud door; module.c after a fork. */
 #include "engine.h"
+#include "watch.h"
 
 /* Handlers that may run inside one another. Without a limit a storm 30 microseconds apart ended the
  * interpreter: each level takes C stack. What waits is delivered by the level below, when its
@@ -28,10 +29,6 @@ static void call_tracer(PyObject *arguments) {
     Py_XDECREF(result);
     Py_XDECREF(arguments);
     ring_if_work();
-    for (; engine.simulated_in_tracer != 0;
-         engine.simulated_in_tracer &= engine.simulated_in_tracer - 1) {
-        arrivals.door_handler(__builtin_ctzll(engine.simulated_in_tracer) + 1);
-    }
 }
 
 static void trace_arrival(int signum, const struct arrival_record *record, bool merged) {
@@ -203,6 +200,37 @@ void ring_if_work(void) {
     }
 }
 
+/* Whose is it? See timers_run(). */
+static void note_raised(void) {
+    if (timers_are_running()) {
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        PyErr_NormalizeException(&type, &value, &traceback);
+        replace_reference(&engine.raised, Py_XNewRef(value));
+        PyErr_Restore(type, value, traceback);
+    }
+}
+
+/* Delivery ends with an exception. */
+static bool give_way(void) {
+    note_raised();
+    ring_if_work();
+    door_quiet();
+    return false;
+}
+
+/* Those that had to wait. */
+static bool run_simulated(uint64_t may_run, PyObject *frame) {
+    FOR_EACH_SIGNAL (signum, atomic_load(&arrivals.inbox->simulated) & may_run) {
+        atomic_fetch_and(&arrivals.inbox->simulated, ~signal_bit((int)signum));
+        if (is_callable_handler(engine.handlers[signum]) &&
+            !call_handler((int)signum, frame, NULL)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool deliver(PyObject *frame) {
     struct inbox *inbox = arrivals.inbox;
     if (!inbox->settled) {
@@ -220,9 +248,19 @@ static bool deliver(PyObject *frame) {
     if (atomic_load(&inbox->wakeup_failures) != 0) {
         report_wakeup_failures();
     }
+    /* Deadlines first: a storm of signals must not keep a limit from its block. */
+    if (!clock_deliver(frame)) {
+        return give_way();
+    }
+    const uint64_t loose = deferral_held_loosely(frame);
+    watch_answered(atomic_load(&arrivals.deferred) | loose); /* it waits, but the program lives */
+    if (!run_simulated(~(atomic_load(&arrivals.held) | atomic_load(&arrivals.deferred) | loose),
+                       frame)) {
+        return give_way();
+    }
     uint64_t until = UINT64_MAX;
     for (bool first = true;; first = false) {
-        uint64_t may_run = ~atomic_load(&arrivals.held);
+        uint64_t may_run = ~(atomic_load(&arrivals.held) | atomic_load(&arrivals.deferred) | loose);
         int signum = inbox_oldest(inbox, arrivals.slots, may_run);
         uint64_t arrived = signum == 0
                                ? UINT64_MAX
@@ -232,6 +270,9 @@ static bool deliver(PyObject *frame) {
                                      : main_handler_oldest(may_run, &signum, &arrived);
         if (signum == 0) {
             door_quiet();
+            if (arrivals_wait_for_delivery()) {
+                arm_timer(); /* held by a block that may be suspended at any moment */
+            }
             return true;
         }
         /* Only what is there when the first handler has run. A storm that is faster than its
@@ -248,19 +289,19 @@ static bool deliver(PyObject *frame) {
                                              : deliver_to_added_handler(registration, signum);
         Py_XDECREF(registration);
         if (!returned) {
-            ring_if_work();
-            return false;
+            return give_way();
         }
     }
 }
 
 static bool simulate(int signum, PyObject *frame) {
-    if (engine.in_tracer) {
-        engine.simulated_in_tracer |= signal_bit(signum);
-        return true;
-    }
     write_wakeup_byte(signum); /* the stdlib's would have been written at once */
     arrivals.inbox->queues[signum].simulated++;
+    uint64_t deferred = atomic_load(&arrivals.deferred) | deferral_held_loosely(frame);
+    if (engine.in_tracer || (deferred & signal_bit(signum)) != 0) {
+        atomic_fetch_or(&arrivals.inbox->simulated, signal_bit(signum));
+        return true;
+    }
     return call_handler(signum, frame, NULL);
 }
 
@@ -283,7 +324,8 @@ static PyObject *dispatcher(PyObject *module, PyObject *const *args, Py_ssize_t 
      * number was the door's before it moved. */
     bool simulated = signum != atomic_load(&arrivals.doors[LOUD]) && signum >= 1 &&
                      signum < SIGNALS && is_callable_handler(engine.handlers[signum]);
-    if (!(simulated ? simulate(signum, args[1]) : deliver(args[1]))) {
+    if (!(simulated ? simulate(signum, args[1]) : deliver(args[1])) &&
+        !put_off_if_in_hole(args[1])) {
         return NULL;
     }
     Py_RETURN_NONE;

@@ -289,6 +289,7 @@ static bool move_loud(int to) {
     if (had_timer) {
         make_timer();
     }
+    clock_move();
     return moved;
 }
 

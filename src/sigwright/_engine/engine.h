@@ -18,10 +18,10 @@ struct engine {
     bool closed;        /* the interpreter is ending: everything goes to the stdlib's module */
     bool wiped_on_fork; /* the kernel wipes the inbox in a child; otherwise our hook does */
     bool in_tracer; /* deliver nothing meanwhile: the tracer would swallow what a handler raises */
-    uint64_t simulated_in_tracer; /* simulated meanwhile: called when the tracer is done */
-    int depth;                    /* handlers that run inside one another now */
-    uint64_t deliveries;          /* of all signals, ever: pause() asks whether there was one */
-    PyObject *tracer;             /* NULL: none */
+    int depth;      /* handlers that run inside one another now */
+    PyObject *raised;    /* the last that a handler raised while a timer's callback ran; or NULL */
+    uint64_t deliveries; /* of all signals, ever: pause() asks whether there was one */
+    PyObject *tracer;    /* NULL: none */
 
     /* What signal() set, by number: SIG_DFL, SIG_IGN, a callable, or None (not set from Python). */
     PyObject *handlers[SIGNALS];
@@ -63,6 +63,7 @@ bool parse_int(PyObject *object, int *value);
 bool in_range(int signum);
 bool parse_signal_number(PyObject *object, int *signum);
 bool parse_seconds(PyObject *object, int64_t *nanoseconds);
+bool parse_positive_seconds(PyObject *object, const char *what, int64_t *nanoseconds);
 bool take_arguments(const char *function, const char *const *names, int count,
                     PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, PyObject **values);
 
@@ -119,6 +120,7 @@ bool consumers_add_type(PyObject *module);
 void consumers_close_all(void);
 void consumers_after_fork(bool wiped_on_fork);
 void note_answer(int signum, uint64_t monotonic_ns);
+bool parse_signals(PyObject *numbers, uint64_t *signals);
 void send_again(int signum, const struct arrival_record *record);
 void note_unanswered(int signum, const struct arrival_record *record);
 
@@ -126,12 +128,50 @@ void note_unanswered(int signum, const struct arrival_record *record);
 PyObject *main_handler_oldest(uint64_t may_run, int *signum, uint64_t *monotonic_ns);
 PyObject *main_handler_take(PyObject *registration, PyObject **handler);
 
-/* entering.c */
-void entering_open(void);
+/* clock.c */
+bool clock_deliver(PyObject *frame);
+void clock_start(void);
+void clock_after_fork(void);
+void clock_move(void);
+void clock_close(void);
+
+/* context.c */
+struct context_functions {
+    PyObject *(*enter)(PyObject *, PyObject *);
+    PyObject *(*exit)(PyObject *, PyObject *const *, Py_ssize_t);
+    const char *module; /* whose _decorate() wraps functions */
+};
+PyObject *context_call(PyObject *object, PyObject *args, PyObject *kwargs,
+                       const struct context_functions *functions);
+bool add_context_methods(PyObject *type);
+
+/* control.h's files, to module.c and delivery.c */
+bool deferral_add_type(PyObject *module);
+uint64_t deferral_held_loosely(PyObject *current);
+bool limits_add_types(PyObject *module);
+bool timers_add_type(PyObject *module);
+bool timers_are_running(void);
+void timers_drop_all(void);
+
+/* limits.c */
+bool limits_interrupt_here(void);
+
+/* places.c */
 bool is_entering(PyObject *frame);
+bool is_in_hole(PyObject *frame);
+bool has_holes(PyObject *code);
+
+/* putting_off.c */
+bool put_off_if_in_hole(PyObject *frame);
+bool put_off_limits(PyObject *frame, unsigned long thread);
+void put_off_forget(unsigned long thread);
 
 /* sections.c */
 bool add_blocked_section(PyObject *module);
+
+/* watch.c */
+void watch_after_fork(void);
+void watch_close(void);
 
 /* wakeup.c */
 void report_wakeup_failures(void);
@@ -145,13 +185,14 @@ struct constant {
     const char *name;
     long value;
 };
-#define CONSTANT(name) {#name, name}
+#define CONSTANT(name)                                                                             \
+    { #name, name }
 extern const struct constant code_constants[]; /* ends with a NULL name */
 
 /* Each file's functions, added by module.c. */
 extern PyMethodDef actions_methods[], added_handlers_methods[], consumers_methods[],
     delivery_methods[], dispositions_methods[], info_methods[], itimers_methods[], masks_methods[],
-    run_default_methods[], sending_methods[], waiting_methods[], wakeup_methods[];
+    run_default_methods[], sending_methods[], waiting_methods[], wakeup_methods[], watch_methods[];
 extern PyMethodDef dispatcher_method;
 
 #define FUNCTION(function) ((PyCFunction)(void (*)(void))(function))

@@ -30,6 +30,14 @@ struct inbox_queue {
     uint64_t latency[LATENCY_BUCKETS]; /* arrival to the handler's call */
 };
 
+/* What has arrived of a watched signal since it was last answered; see watch.h. */
+struct unanswered {
+    _Atomic uint64_t since_ns;  /* the first; 0: none */
+    _Atomic uint64_t latest_ns; /* the latest, answered or not */
+    _Atomic uint32_t presses;
+    _Atomic uint32_t arrivals; /* ever */
+};
+
 /* A file descriptor (an eventfd) that is readable while something waits. In memory that is wiped at
  * a fork, so that an early arrival in the child does not wake the parent. */
 struct waker {
@@ -38,9 +46,11 @@ struct waker {
 };
 
 struct inbox {
-    _Atomic uint64_t ready;  /* a bit for each signal whose queue may hold something */
-    _Atomic uint64_t added;  /* the same for the added handlers of the main thread */
+    _Atomic uint64_t ready;     /* a bit for each signal whose queue may hold something */
+    _Atomic uint64_t added;     /* the same for the added handlers of the main thread */
+    _Atomic uint64_t simulated; /* _thread.interrupt_main() said so, and nothing may run yet */
     _Atomic uint64_t stdlib; /* landed on a worker, and CPython's own C handler is to have them */
+    _Atomic uint32_t clock_due; /* a deadline of a limit or a timer is reached; see clock.c */
     _Atomic uint32_t rung[2];
     _Atomic uint32_t timer_armed;
     _Atomic uint32_t timer_delay_us;
@@ -52,6 +62,7 @@ struct inbox {
     struct waker thread; /* wakes sigwright's own thread */
     _Alignas(64) _Atomic uint32_t in_flight[2];
     struct inbox_queue queues[SIGNALS];
+    struct unanswered unanswered[SIGNALS];
 };
 
 static inline uint64_t signal_bit(int signum) { return UINT64_C(1) << (signum - 1); }

@@ -118,6 +118,7 @@ static PyMethodDef *const public_methods[] = {
 static PyMethodDef *const inner_methods[] = {
     actions_methods,  added_handlers_methods, consumers_methods,
     delivery_methods, info_methods,           run_default_methods,
+    watch_methods,
 };
 
 static bool share(PyObject *module, PyObject *stdlib, const char *name) {
@@ -166,11 +167,13 @@ void settle_after_fork(void) {
     arrivals.inbox->settled = true;
     if (engine.open && !engine.closed) {
         bool other_thread = !pthread_equal(pthread_self(), arrivals.main_thread);
+        clock_after_fork();
         door_after_fork();
         delivery_after_fork(other_thread);
     }
     if (!engine.closed) {
         consumers_after_fork(engine.wiped_on_fork);
+        watch_after_fork();
     }
 }
 
@@ -195,6 +198,8 @@ static PyObject *close_engine(PyObject *module, PyObject *unused) {
     (void)PyErr_CheckSignals(); /* what a handler raises now is atexit's to report */
     PyErr_Fetch(&type, &value, &traceback);
     engine.closing = true;
+    timers_drop_all();
+    watch_close();
     consumers_close_all();
     if (engine.open) {
         dispositions_hand_over();
@@ -206,6 +211,7 @@ static PyObject *close_engine(PyObject *module, PyObject *unused) {
             }
         }
         atomic_store(&arrivals.closed, true);
+        clock_close();
         door_close();
         wakeup_hand_over();
     }
@@ -222,7 +228,6 @@ static PyObject *close_engine(PyObject *module, PyObject *unused) {
 /* Main thread. False with an exception set: ValueError anywhere else. */
 bool engine_open(void) {
     bool wakeup_in_use;
-    entering_open();
     if (!door_open() || !wakeup_take_over(true, &wakeup_in_use) ||
         !(wakeup_in_use || dispositions_adopt())) {
         return false;
@@ -231,6 +236,7 @@ bool engine_open(void) {
     FOR_EACH_SIGNAL (signum, stdlib) {
         arrivals.door_handler((int)signum);
     }
+    clock_start();
     if (atomic_load(&arrivals.inbox->added) != 0) { /* for handlers added by another thread */
         door_need_timer();
         ring_if_work();
@@ -409,6 +415,7 @@ static int execute(PyObject *module) {
             done = PyModule_AddFunctions(module, inner_methods[i]) == 0;
         }
         done = done && info_add_type(module) && consumers_add_type(module) &&
+               deferral_add_type(module) && limits_add_types(module) && timers_add_type(module) &&
                start(module, stdlib, signals);
     }
     Py_XDECREF(sigmasks);
