@@ -192,17 +192,17 @@ def oracle(session: nox.Session) -> None:
 
 @nox.session
 def storm(session: nox.Session) -> None:
-    """The long storms: ten million signals each, every one accounted for. Minutes, not seconds.
+    """The long storms: ten million signals each, every one accounted for; and limits' races.
 
-    `-- listeners --signals 1000000`: one of them, and shorter.
+    Minutes, not seconds. `-- listeners --signals 1000000`: one of them, and shorter.
     """
     session.install(".[test,bench]")  # bench: a loop of the listeners' storm is uvloop's
-    storms = ("run", "listeners")
+    signals, blocks = ("--signals", "10000000"), ("--blocks", "100000")
+    storms = {"run": signals, "listeners": signals, "limits": blocks}
     chosen = [name for name in storms if name in session.posargs] or storms
     arguments = [word for word in session.posargs if word not in storms]
     for name in chosen:
-        program = f"tests/storm/{name}.py"
-        session.run("python", program, *(arguments or ("--signals", "10000000")))
+        session.run("python", f"tests/storm/{name}.py", *(arguments or storms[name]))
 
 
 @nox.session

@@ -54,6 +54,12 @@ class Use:
 
 
 LOCK = Use("`with` on an uncontended threading.Lock", "with lock: pass", "lock = module.Lock()")
+# What the interpreter takes for the statement itself: entering and leaving do nothing there, in C.
+NOTHING = Use(
+    "`with` on a closed os.scandir(), which does nothing",
+    "with iterator: pass",
+    "import os\niterator = os.scandir(os.sep)\niterator.close()",
+)
 MASKS = Use(
     "stdlib: pthread_sigmask(SIG_BLOCK, [SIGINT]), and the old mask again",
     "old = mask(block, signals); mask(set_mask, old)",
@@ -171,7 +177,7 @@ def _runner(signal: ModuleType, name: str) -> Callable[[int], float]:
 
 def _all_uses() -> list[Use]:
     ours = [DEFERRED, DEFERRED_ONE, LIMIT, LIMIT_DECORATOR, *LIMIT_BESIDE_LOOPS]
-    return [LOCK, MASKS, *ours, *OTHER_LIMITS]
+    return [LOCK, NOTHING, MASKS, *ours, *OTHER_LIMITS]
 
 
 def _installed(uses: Iterable[Use]) -> list[Use]:
@@ -211,7 +217,7 @@ def measure_blocks(quick: bool) -> Iterator[Row]:
     others, beside_loops = _installed(OTHER_LIMITS), _installed(LIMIT_BESIDE_LOOPS)
     # What is sigwright's runs in sigwright's process, and so does the lock: whatever luck that
     # process has with its memory, both have it.
-    in_main = [LOCK, DEFERRED, DEFERRED_ONE, LIMIT, LIMIT_DECORATOR]
+    in_main = [LOCK, NOTHING, DEFERRED, DEFERRED_ONE, LIMIT, LIMIT_DECORATOR]
     in_worker = [LOCK, DEFERRED, LIMIT]
     theirs = [MASKS, *others]
     taken: dict[tuple[str, bool], list[float]] = {}
@@ -232,27 +238,29 @@ def measure_blocks(quick: bool) -> Iterator[Row]:
             for side, times in zip(sides, results, strict=True):
                 taken.setdefault(side, []).extend(times)
 
-    def beside_lock(use: Use, in_worker: bool, bar: float | None) -> Row:
+    def longer_than(use: Use, in_worker: bool, bar: float | None, other: Use = LOCK) -> Row:
         where = ", in a worker thread" if in_worker else ""
-        lock, ours = taken[LOCK.what, in_worker], taken[use.what, in_worker]
-        return cost_row("control", use.what + where, LOCK.what, lock, ours, bar)
+        their_times, our_times = taken[other.what, in_worker], taken[use.what, in_worker]
+        return cost_row("control", use.what + where, other.what, their_times, our_times, bar)
 
-    def beside(use: Use, other: Use, bar: float | None = LEAST) -> Row:
+    def faster_than(use: Use, other: Use, bar: float | None = LEAST) -> Row:
         their_times, our_times = taken[other.what, False], taken[use.what, False]
         return faster_row("control", use.what, their_times, our_times, bar, other.what)
 
-    yield beside_lock(DEFERRED, False, DEFERRED_MOST)
-    yield beside_lock(DEFERRED, True, None)
-    yield beside_lock(DEFERRED_ONE, False, None)
-    yield beside(DEFERRED, MASKS)
-    yield beside_lock(LIMIT, False, LIMIT_MOST)
-    yield beside_lock(LIMIT, True, LIMIT_MOST)
+    yield longer_than(DEFERRED, False, DEFERRED_MOST)
+    yield longer_than(DEFERRED, True, None)
+    yield longer_than(DEFERRED_ONE, False, None)
+    yield longer_than(DEFERRED, False, None, NOTHING)
+    yield faster_than(DEFERRED, MASKS)
+    yield longer_than(LIMIT, False, LIMIT_MOST)
+    yield longer_than(LIMIT, True, LIMIT_MOST)
+    yield longer_than(LIMIT, False, None, NOTHING)
     for use in beside_loops:
-        yield beside_lock(use, False, None)
+        yield longer_than(use, False, None)
     for other in others:
-        yield beside(LIMIT, other)
+        yield faster_than(LIMIT, other)
         if other.decorator:
-            yield beside(LIMIT_DECORATOR, other, None)
+            yield faster_than(LIMIT_DECORATOR, other, None)
 
 
 def _time(peer: Peer, use: Use, in_worker: bool) -> list[float]:

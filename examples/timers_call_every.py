@@ -61,9 +61,9 @@ left_out = "6 or more" if every.skipped >= 6 else every.skipped
 print(f"busy for seven periods: called once for all of them, {left_out} left out")
 
 calls.clear()
-timer = signal.call_later(PERIOD, calls.append, "called")
+timer = signal.call_later(10 * PERIOD, calls.append, "called")
 canceller = threading.Thread(target=timer.cancel)
 canceller.start()
 canceller.join()
-time.sleep(2 * PERIOD)
+time.sleep(12 * PERIOD)
 print("something was called" if calls else "nothing was called after cancel()")

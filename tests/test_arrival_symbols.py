@@ -1,4 +1,7 @@
-"""What arrival.c may call, read off its object file: the rule for signal context cannot rot."""
+"""What arrival.c may call, read off its object file: the rule for signal context cannot rot.
+
+And what the watch of force_exit() may, which runs where nothing else does.
+"""
 
 import os
 import re
@@ -88,6 +91,24 @@ def test_arrivals_use_no_thread_local_storage(flags, tmp_path):
 def test_system_calls_are_a_closed_set():
     mentioned = set(re.findall(r"syscall\((\w+)", ARRIVAL.read_text()))
     assert mentioned == SYSTEM_CALLS
+
+
+# The watch of force_exit() works in a process where everybody else is stuck: no Python, no lock, no
+# memory to be allocated. What it calls are system calls, beside these.
+OF_THE_WATCH = {
+    *("_exit", "clock_gettime", "clock_nanosleep", "close", "getpid", "kill", "memset", "open"),
+    *("prctl", "pthread_sigmask", "read", "sigaction", "sigaddset", "sigemptyset", "strstr"),
+    *("syscall", "write", *OF_THE_COMPILER),
+    *("arrivals", "end_process", "ending_forget", "ending_prepare", "has_handler", "watching"),
+}
+
+
+@pytest.mark.parametrize("name", ["watch.c", "ending.c"])
+@pytest.mark.parametrize("flags", [RELEASE, DEBUG], ids=["release", "debug"])
+def test_the_watch_of_force_exit_waits_for_nobody(flags, name, tmp_path):
+    binary = compiled((ENGINE / name).read_text(), tmp_path, *flags)
+    assert undefined(binary) - OF_THE_WATCH == set()
+    assert {"syscall", "sigaction"} <= undefined(binary)  # it was read at all
 
 
 BREACHES = {

@@ -369,24 +369,27 @@ def test_simulated_signals_wait_as_well(arrived):
     assert arrived == [signal.SIGUSR1] * 2 + [signal.SIGUSR2]
 
 
-def test_simulated_ctrl_c_waits():
-    """CPython's own handler may be what it calls: the engine is not asked."""
+def test_simulated_ctrl_c_is_pythons_own_and_leaves_no_depth():
+    """CPython calls its own handler by itself: the engine is not asked. The page says so."""
     out = succeed("""
-        import _thread, sigwright as signal
+        import _thread, os, sigwright as signal
+        calls = []
+        signal.signal(signal.SIGUSR1, lambda signum, frame: calls.append(signum))
         try:
             with signal.deferred():
+                os.kill(os.getpid(), signal.SIGUSR1)
                 _thread.interrupt_main()
                 for _ in range(100_000):
                     pass
                 print("whole")
-            print("never")
         except KeyboardInterrupt:
-            print("left")
+            print("left", len(calls))
+        os.kill(os.getpid(), signal.SIGUSR1)
         for _ in range(100_000):
             pass
-        print("once")
+        print("once", len(calls))
     """)
-    assert out == "whole\nleft\nonce\n"
+    assert out == "left 1\nonce 2\n"
 
 
 def test_with_the_stand_in_installed_the_handlers_of_others_wait():

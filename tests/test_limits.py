@@ -5,6 +5,8 @@ strike the step after.
 """
 
 import collections
+import contextlib
+import fcntl
 import inspect
 import itertools
 import math
@@ -48,8 +50,6 @@ def _set(scope, deadline):
     return scope
 
 
-# A loop in a function of its own: on 3.13 what is raised at the end of a loop that is the last
-# statement of a `with` escapes it (CPython's tracker, 130279; there is a test of its own).
 HANG = """
 def hang():
     while True:
@@ -552,6 +552,39 @@ def test_cancelled_from_another_thread_by_which_nothing_else_is_touched(here):
     here(block)
 
 
+CANCELLERS = {
+    "a handler": lambda cancel: _restored(signal.signal(signal.SIGUSR1, cancel)),
+    "an added handler": lambda cancel: signal.add_handler(signal.SIGUSR1, cancel),
+    "a handler in a thread": lambda cancel: signal.add_handler(signal.SIGUSR1, cancel, thread=True),
+}
+
+
+@contextlib.contextmanager
+def _restored(before):
+    yield
+    signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.usefixtures("arrived")
+@pytest.mark.parametrize("waiting", ["busy", "asleep"])
+@pytest.mark.parametrize("canceller", CANCELLERS)
+def test_cancelled_by_a_signal(canceller, waiting):
+    with CancelScope() as scope, CANCELLERS[canceller](lambda *signal: scope.cancel()):
+        threading.Timer(0.02, send, (signal.SIGUSR1,)).start()
+        hang() if waiting == "busy" else time.sleep(30)
+    assert scope.cancelled_caught
+    spin(0.05)
+
+
+@pytest.mark.parametrize("waiting", ["busy", "asleep"])
+def test_cancelled_by_a_timer(waiting):
+    with CancelScope() as scope:
+        signal.call_later(0.02, scope.cancel)
+        hang() if waiting == "busy" else time.sleep(30)
+    assert scope.cancelled_caught
+    spin(0.05)
+
+
 def test_cancelled_before_it_is_entered(here):
     def block():
         scope = CancelScope()
@@ -881,12 +914,14 @@ def stuck(tmp_path):
     it.child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"])
     it.listener.accept()[0].detach()  # the client's other end; from here on nobody connects
     it.file = os.fdopen(it.read, "rb", closefd=False)
+    it.locked, locker = (open(tmp_path / "locked", "w") for _ in range(2))
+    fcntl.flock(locker, fcntl.LOCK_EX)
     yield it
     it.event.set()
     it.thread.join()
     it.child.kill()
     it.child.wait()
-    for each in (it.file, it.listener, it.client):
+    for each in (it.file, it.locked, locker, it.listener, it.client):
         each.close()
     for fd in (it.read, write, full_read, it.full):
         os.close(fd)
@@ -945,6 +980,9 @@ CALLS = {
     "poll": lambda it: poll(select.poll(), it.read),
     "epoll": lambda it: poll(select.epoll(), it.read),
     "sigtimedwait": lambda it: signal.sigtimedwait([signal.SIGRTMIN + 5], 60),
+    "pause": lambda it: signal.pause(),
+    "sigsuspend": lambda it: signal.sigsuspend([]),
+    "flock": lambda it: fcntl.flock(it.locked, fcntl.LOCK_EX),
     "Listener.get": lambda it: listen(),
 }
 

@@ -9,7 +9,6 @@ import re
 import select
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +23,6 @@ from sigwright import CancelScope, fail_after, move_on_after
 
 STORM = Path(__file__).with_name("storm")
 
-# A loop in a function of its own: on 3.13 what is raised at the end of a loop that is the last
-# statement of a `with` escapes it (CPython's tracker, 130279; there is a test of its own).
 HANG = """
 def hang():
     while True:
@@ -562,49 +559,6 @@ def test_it_needs_no_handler_and_starts_no_thread_of_pythons():
     assert out == "True []\n"
 
 
-LOOPS = {
-    "while flag": "while flag: pass",
-    "while call": "while time.monotonic(): pass",
-    "while True": "while True: pass",
-    "for": "for _ in itertools.repeat(None): pass",
-    "nested": "while flag:\n  while True: time.monotonic()",
-}
-
-
-@pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("where", ["main thread", "worker"])
-def test_a_loop_that_is_the_last_statement_of_its_block_is_inside_of_it(where, loop):
-    """As CPython compiles it, the end of such a loop belongs to no `with` or `try`.
-
-    Its tracker, 108214; and 130279 for 3.13, which looks for interrupts just there: in any program
-    there, Ctrl+C can pass by an `except KeyboardInterrupt`.
-    """
-    out = succeed(
-        "import itertools, sys, threading, time, sigwright",
-        f"""
-def block():
-    flag = True
-    with sigwright.move_on_after(0.005) as scope:
-{textwrap.indent(LOOPS[loop], " " * 8)}
-    return scope.cancelled_caught
-""",
-        """
-        def run():
-            outcomes.update(block() for _ in range(100))
-        outcomes = set()
-        if sys.argv[1] == "worker":
-            thread = threading.Thread(target=run)
-            thread.start()
-            thread.join()
-        else:
-            run()
-        print(outcomes)
-        """,
-        arguments=(where,),
-    )
-    assert out == "{True}\n"
-
-
 # ---- debuggers ----
 
 # A program that is held at a prompt inside a limited block for longer than the limit.
@@ -862,6 +816,24 @@ def test_a_child_of_a_worker_is_not_struck_by_the_parents_main_threads_limit():
         options=("-W", "ignore::DeprecationWarning"),  # 3.12 on: of forks beside threads
     )
     assert out == "0\nTrue\n"
+
+
+def test_a_program_that_is_executed_inside_a_limit_is_not_struck_by_it():
+    """A limit that expires just then would be an unknown signal to it, and end it."""
+    out = succeed("""
+        import os, time, sigwright as signal
+        ends = {}
+        for number in range(300):
+            pid = os.fork()
+            if pid == 0:
+                with signal.move_on_after(number * 1e-6):
+                    os.execv("/bin/sh", ["/bin/sh", "-c", "exit 3"])
+                os._exit(4)
+            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            ends[status] = ends.get(status, 0) + 1
+        print(ends.pop(3, 0) > 30, ends.pop(4, 0) > 3, ends)
+    """)
+    assert out == "True True {}\n"
 
 
 # ---- the end ----

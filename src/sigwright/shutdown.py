@@ -34,7 +34,7 @@ from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from functools import wraps
 from types import CoroutineType
 
-from . import _engine, systemd
+from . import _engine, siginfo, systemd
 from .limits import Cancelled, CancelScope, fail_at
 from .listening import Listener, Registration, _running_loop
 from .sections import ASYNC_GENERATOR, COROUTINE, GENERATOR, is_function, suspends
@@ -175,7 +175,7 @@ class GracefulShutdown:
 
     def __repr__(self) -> str:
         """Tell the signals, and whether one has come."""
-        names = ", ".join(str(_engine.Signals(signum).name) for signum in self._signums)
+        names = ", ".join(siginfo.name_of(signum) for signum in self._signums)
         state = "requested" if self.requested else "in force" if self._in_force else "not entered"
         return f"<{type(self).__name__} {names}, grace {self._grace:g} s, {state}>"
 
@@ -332,7 +332,7 @@ class GracefulShutdown:
                 signals = self._take(undo)
                 self._closing = undo.pop_all()
             self._in_force = True
-            for other in _entered:
+            for other in tuple(_entered):
                 if other._info is not None and other._info.si_signo in signals:
                     self._begin(other._info)
             _entered.append(self)
@@ -352,6 +352,7 @@ class GracefulShutdown:
             undo.callback(lambda: handler.close(discard=self._info is not None))
             if self._grace < math.inf:
                 self._watches.append(_engine.watch(signals, round(self._grace * 1e9), 0, -1, True))
+        systemd.prepare()
         if self._reap:
             from .reaping import Reaper
 
@@ -668,7 +669,8 @@ class _AsyncioPlace:
 
     def _asked(self) -> None:
         if self._limit is not None:
-            self._limit.reschedule(self._loop.time() + self._shutdown.remaining())
+            if not self._limit.expired():
+                self._limit.reschedule(self._loop.time() + self._shutdown.remaining())
         elif self._cancels:
             self._cancelled = True
             self._task.cancel()

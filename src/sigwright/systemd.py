@@ -62,6 +62,12 @@ def send(fields: dict[str, object], patience: float) -> bool:
     return True
 
 
+def prepare() -> None:
+    """Import what `send()` needs, where that is still safe: a handler may interrupt an import."""
+    if os.environ.get("NOTIFY_SOCKET"):
+        import socket  # noqa: F401
+
+
 def watchdog_period() -> float | None:
     """Return how often to send WATCHDOG=1, in seconds: twice in the time that the manager allows.
 

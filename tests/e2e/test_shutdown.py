@@ -107,9 +107,9 @@ def test_a_request_that_does_not_end_is_ended_with_the_grace(server, gate, kind)
     program.kill(signal.SIGTERM)
     status = program.ends()
     assert request.answer() is None
-    # The callback that waits for the request has its TimeoutError. Then the loop, or the interpreter,
-    # would wait for the request's thread: the grace ends that, and the stacks say where it hangs.
-    # (A join() that is interrupted takes the thread for ended, before 3.13: nothing is waited for.)
+    # The callback that waits for the request has its TimeoutError. Then the loop would wait for the
+    # request's thread, or the interpreter would: the grace ends that, and the stacks say where it
+    # hangs. (Before 3.13 an interrupted join() takes the thread for ended, and nobody waits.)
     joined = sys.version_info < (3, 13) and kind == "threads" and status == 1
     if joined:
         assert program.said("^TimeoutError") == 1

@@ -176,6 +176,7 @@ def asleep(block: Block) -> bool:
 
 
 KINDS = (fail, move_on, swallow, swallow_and_move_on, nested, together, decorated, section, asleep)
+SPANS_NS = {asleep: 200_000}  # the kernel wakes late
 
 
 def sweep(count: int, seed: int, outcomes: Counter) -> None:
@@ -184,7 +185,8 @@ def sweep(count: int, seed: int, outcomes: Counter) -> None:
     late_ns = dict.fromkeys(KINDS, SWEEP_NS)  # from the deadline to the middle of the sweep
     for number in range(count):
         kind = KINDS[number % len(KINDS)]
-        deadline_ns = now() + SPAN_NS
+        span_ns = SPANS_NS.get(kind, SPAN_NS)
+        deadline_ns = now() + span_ns
         offset_ns = late_ns[kind] + numbers.randrange(-SWEEP_NS, SWEEP_NS)
         struck = kind(Block(deadline_ns, deadline_ns + offset_ns))
         # The code after: whatever is still on its way strikes here, and ends the storm.
@@ -193,7 +195,7 @@ def sweep(count: int, seed: int, outcomes: Counter) -> None:
         if number % 100 == 0:
             spin_until(now() + 1_000_000)
         step_ns = -STEP_NS if struck else STEP_NS
-        late_ns[kind] = min(max(late_ns[kind] + step_ns, -SPAN_NS), LATEST_NS)
+        late_ns[kind] = min(max(late_ns[kind] + step_ns, -span_ns), LATEST_NS)
         outcomes[kind.__name__, struck] += 1
     spin_until(now() + 50_000_000)
 

@@ -74,13 +74,13 @@ PyObject *context_call(PyObject *object, PyObject *args, PyObject *kwargs,
     if (kwargs != NULL && PyDict_Size(kwargs) == 0) {
         kwargs = NULL;
     }
-    PyObject *arguments[3];
     Py_ssize_t count = PyTuple_Size(args);
-    for (Py_ssize_t i = 0; i < count && i < 3; i++) {
-        arguments[i] = PyTuple_GetItem(args, i);
-    }
     if (kwargs == NULL && count == 0 && Py_Version < 0x030E0000) {
         return functions->enter(object, NULL);
+    }
+    PyObject *arguments[3];
+    for (Py_ssize_t i = 0; i < count && i < 3; i++) {
+        arguments[i] = PyTuple_GetItem(args, i);
     }
     if (kwargs == NULL && count == 3 && Py_Version < 0x030E0000) {
         return functions->exit(object, arguments, 3);

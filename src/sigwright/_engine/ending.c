@@ -99,19 +99,18 @@ static void put_seconds(struct line *line, uint64_t nanoseconds) {
     put(line, " s");
 }
 
-static void write_line(const struct order *order, int signum, uint64_t since_ns) {
-    const struct unanswered *unanswered = &arrivals.inbox->unanswered[signum];
+static void write_line(const struct order *order, int signum, uint64_t since_ns, bool is_blocked) {
     struct line line = {.length = 0};
     put(&line, "sigwright: ");
     if (order->end_ns != NEVER) {
-        put_seconds(&line, monotonic_ns() - order->given_ns);
+        put_seconds(&line, monotonic_ns() - since_ns);
         put(&line, " for an orderly end after ");
-        put(&line, signal_names[signum]);
+        put(&line, watching.names[signum]);
         put(&line, " are over");
     } else {
-        uint64_t presses = atomic_load(&unanswered->presses);
-        put(&line, signal_names[signum]);
-        if (atomic_load(&unanswered->since_ns) == 0) {
+        uint64_t presses = atomic_load(&arrivals.inbox->unanswered[signum].presses);
+        put(&line, watching.names[signum]);
+        if (is_blocked) {
             put(&line, " is blocked, and");
         } else if (presses > 1) {
             put(&line, " came ");
@@ -152,11 +151,12 @@ static void dump_stacks(void) {
     pthread_sigmask(SIG_UNBLOCK, &only_dump, NULL); /* it runs before this returns */
 }
 
-_Noreturn void end_process(const struct order *order, int signum, uint64_t since_ns) {
+_Noreturn void end_process(const struct order *order, int signum, uint64_t since_ns,
+                           bool is_blocked) {
     end.signum = signum;
     end.exit_code = order->exit_code;
     limit_last_words();
-    write_line(order, signum, since_ns);
+    write_line(order, signum, since_ns, is_blocked);
     if (order->dump) {
         dump_stacks();
     }

@@ -169,7 +169,7 @@ void put_off_forget(unsigned long thread);
 /* sections.c */
 bool add_blocked_section(PyObject *module);
 
-/* watch.c */
+/* force_exit.c */
 void watch_after_fork(void);
 void watch_close(void);
 
@@ -192,7 +192,8 @@ extern const struct constant code_constants[]; /* ends with a NULL name */
 /* Each file's functions, added by module.c. */
 extern PyMethodDef actions_methods[], added_handlers_methods[], consumers_methods[],
     delivery_methods[], dispositions_methods[], info_methods[], itimers_methods[], masks_methods[],
-    run_default_methods[], sending_methods[], waiting_methods[], wakeup_methods[], watch_methods[];
+    run_default_methods[], sending_methods[], waiting_methods[], wakeup_methods[],
+    force_exit_methods[];
 extern PyMethodDef dispatcher_method;
 
 #define FUNCTION(function) ((PyCFunction)(void (*)(void))(function))

@@ -30,6 +30,7 @@ static struct {
     size_t count, room;
     size_t cancelled; /* of the count */
     uint64_t armed;   /* ever */
+    uint64_t drops;   /* how often all of them were dropped */
     uint64_t running; /* callbacks of what was due then run now; 0: none */
 } heap;
 
@@ -143,12 +144,17 @@ uint64_t timers_due(void) {
     return heap.count == 0 || heap.running != 0 ? NEVER : heap.nodes[0].at_ns;
 }
 
-/* The next deadline of a period that is not over; the others are skipped. */
-static bool arm_again(Timer *timer) {
+/* To the latest deadline of a period that has come; the ones before it are left out. */
+static void skip(Timer *timer) {
     uint64_t now = monotonic_ns();
-    uint64_t periods = now < timer->at_ns ? 1 : (now - timer->at_ns) / timer->period_ns + 1;
-    timer->skipped += periods - 1;
+    uint64_t periods = now < timer->at_ns ? 0 : (now - timer->at_ns) / timer->period_ns;
+    timer->skipped += periods;
     timer->at_ns += periods * timer->period_ns;
+}
+
+static bool arm_again(Timer *timer) {
+    skip(timer); /* what the callback took */
+    timer->at_ns += timer->period_ns;
     return push(timer);
 }
 
@@ -169,7 +175,10 @@ static bool run_one(Timer *timer) {
     PyObject *arguments = Py_XNewRef(timer->arguments);
     if (timer->period_ns == 0) {
         let_go(timer);
+    } else {
+        skip(timer); /* before the call, which may want to know */
     }
+    uint64_t drops = heap.drops;
     PyObject *result = PyObject_Call(callback, arguments, NULL);
     /* Ctrl+C ends a program, whoever handles it; as in asyncio. */
     bool done =
@@ -181,6 +190,9 @@ static bool run_one(Timer *timer) {
     Py_XDECREF(result);
     Py_XDECREF(arguments);
     Py_DECREF(callback);
+    if (drops != heap.drops) {
+        timer->period_ns = 0; /* in a child that it has forked, or the interpreter is ending */
+    }
     if (timer->period_ns != 0 && !timer->cancelled && timer->callback != NULL) {
         PyObject *type, *value, *traceback;
         PyErr_Fetch(&type, &value, &traceback);
@@ -229,6 +241,7 @@ void timers_drop_all(void) {
     heap.nodes = NULL;
     heap.count = heap.room = heap.cancelled = 0;
     heap.running = 0;
+    heap.drops++;
     for (size_t i = 0; i < count; i++) {
         nodes[i].timer->waiting = false;
         nodes[i].timer->cancelled = true;

@@ -1,7 +1,7 @@
 /* What an arrival tells the watch of force_exit() (watch.c), and who answers it.
  * Context: watch_arrival: signal context; watch_answered: any thread, with the GIL; the rest: the
  *     watch's own thread.
- * Callers: arrival.c; consumers.c, delivery.c; watch.c and ending.c; no Python.h. */
+ * Callers: arrival.c; consumers.c, delivery.c; watch.c, ending.c, force_exit.c; no Python.h. */
 #ifndef SIGWRIGHT_WATCH_H
 #define SIGWRIGHT_WATCH_H
 
@@ -39,7 +39,7 @@ static inline void watch_answered(uint64_t signals) {
     }
 }
 
-/* --- between watch.c and ending.c ------------------------------------------------------------- */
+/* --- among watch.c, force_exit.c and ending.c ------------------------------------------------- */
 
 #define NEVER UINT64_MAX
 #define BY_SIGNAL (-1) /* in the place of an exit status */
@@ -59,11 +59,33 @@ struct order {
     (signal_bit(SIGCHLD) | signal_bit(SIGCONT) | signal_bit(SIGURG) | signal_bit(SIGWINCH) |       \
      signal_bit(SIGTSTP) | signal_bit(SIGTTIN) | signal_bit(SIGTTOU))
 
-extern char signal_names[SIGNALS][16];
+/* The orders in force: a list that only grows. A place whose order is over (id 0) is used again,
+ * perhaps while the thread reads it. No id is used twice: who finds the same one before and after
+ * has read one whole order. */
+struct watch {
+    struct watch *next;
+    _Atomic uint64_t id;
+    _Atomic uint64_t signals, grace_ns, presses, end_ns, given_ns;
+    _Atomic int exit_code;
+    _Atomic bool dump;
+};
 
+struct watching {
+    _Atomic(struct watch *) orders;
+    _Atomic bool running;    /* the thread is there, or is about to be */
+    char names[SIGNALS][16]; /* "SIGTERM", for the line on stderr */
+};
+extern struct watching watching;
+
+/* watch.c */
+bool anything_to_watch(void);
+void *watch_run(void *unused);
+
+/* ending.c */
 void ending_prepare(void);
 void ending_forget(void);
 bool has_handler(int signum);
-_Noreturn void end_process(const struct order *order, int signum, uint64_t since_ns);
+_Noreturn void end_process(const struct order *order, int signum, uint64_t since_ns,
+                           bool is_blocked);
 
 #endif

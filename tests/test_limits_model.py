@@ -1,0 +1,196 @@
+"""Random programs of blocks, sections and cancellations, against the rules written down once more.
+
+No time passes in them: a block is over when cancel() says so, and what is swallowed comes again to
+a program that waits for it.
+"""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sigwright import Cancelled, CancelScope, deferred, fail_after, move_on_after
+
+# A program is a tuple of steps; a step is a tuple: its kind, and what belongs to it.
+MAKERS = {
+    "scope": CancelScope,
+    "fail": lambda: fail_after(3600),
+    "move on": lambda: move_on_after(3600),
+}
+BLOCKS = [*MAKERS, "section", "finally", "except KeyError", "except TimeoutError"]
+step = st.one_of(
+    st.just(("mark",)),
+    st.just(("raise",)),
+    st.tuples(st.just("cancel"), st.integers(0, 3)),
+)
+programs = st.recursive(
+    st.lists(step, max_size=3).map(tuple),
+    lambda inner: st.lists(
+        st.one_of(
+            step,
+            st.tuples(st.sampled_from(BLOCKS), inner),
+            st.tuples(st.just("swallow"), inner),
+        ),
+        max_size=4,
+    ).map(tuple),
+    max_leaves=12,
+)
+
+
+class Machine:
+    """Runs a program; `log` says what happened. How it is done is left to the two below."""
+
+    def __init__(self):
+        self.log = []
+        self.scopes = []  # that are entered, the outermost first
+
+    def run(self, program):
+        for step in program:
+            kind = step[0]
+            if kind == "mark":
+                self.log.append("mark")
+            elif kind == "raise":
+                raise KeyError
+            elif kind == "cancel":
+                if step[1] < len(self.scopes):
+                    self.cancel(self.scopes[step[1]])
+            elif kind == "finally":
+                try:
+                    self.run(step[1])
+                finally:
+                    self.log.append("finally")
+            elif kind == "section":
+                self.section(step[1])
+            elif kind == "swallow":
+                self.swallow(step[1])
+            elif kind.startswith("except"):
+                try:
+                    self.run(step[1])
+                except {"KeyError": KeyError, "TimeoutError": TimeoutError}[kind.split()[1]]:
+                    self.log.append(kind)
+            else:
+                self.block(kind, step[1])
+
+    def whole(self, program):
+        try:
+            self.run(program)
+        except (KeyError, TimeoutError) as error:
+            self.log.append(type(error).__name__)
+        return self.log
+
+
+class Real(Machine):
+    def cancel(self, scope):
+        scope.cancel()
+        self.step()
+
+    def step(self):
+        """A safe point, on all versions."""
+
+    def section(self, program):
+        with deferred():
+            self.run(program)
+        self.step()
+
+    def swallow(self, program):
+        try:
+            self.run(program)
+        except Cancelled:
+            self.log.append("swallowed")
+            end = time.monotonic() + 30  # it comes again
+            while time.monotonic() < end:
+                self.step()
+            self.log.append("it did not come again")
+
+    def block(self, kind, program):
+        scope = MAKERS[kind]()
+        self.scopes.append(scope)
+        try:
+            with scope:
+                self.run(program)
+        finally:
+            self.log.append((kind, scope.cancel_called, scope.cancelled_caught))
+            self.scopes.remove(scope)
+
+
+class Model(Machine):
+    """The rules."""
+
+    def __init__(self):
+        super().__init__()
+        self.sections = 0
+        self.due = False  # something is over, and nothing was raised since
+
+    def cancel(self, scope):
+        if not scope.over:
+            scope.over = self.due = True
+            self.look()
+
+    def look(self):
+        """One Cancelled is for all that are over. Not in a section: it looks at its end."""
+        if self.due and self.sections == 0:
+            self.due = False
+            for scope in self.scopes:
+                scope.struck = scope.struck or scope.over
+            raise Stop
+
+    def section(self, program):
+        self.sections += 1
+        try:
+            self.run(program)
+        finally:
+            self.sections -= 1
+            self.look()
+
+    def swallow(self, program):
+        try:
+            self.run(program)
+        except Stop:
+            self.log.append("swallowed")
+            self.due = True
+            self.look()
+
+    def block(self, kind, program):
+        scope = Block()
+        self.scopes.append(scope)
+        ended_by = None
+        try:
+            self.run(program)
+        except (Stop, KeyError, TimeoutError) as error:
+            ended_by = error
+        self.scopes.pop()
+        outer_is_over = any(outer.over for outer in self.scopes)
+        self.due = self.due and outer_is_over
+        stopped = isinstance(ended_by, Stop)
+        mine = scope.struck and stopped and not outer_is_over
+        self.log.append((kind, scope.over, mine))
+        if kind == "fail" and (mine or (scope.struck and ended_by is None)):
+            raise TimeoutError
+        if ended_by is not None and not mine:
+            raise ended_by
+
+
+class Block:
+    over = struck = False
+
+
+class Stop(BaseException):
+    """Cancelled, in the model."""
+
+
+@pytest.mark.parametrize("where", ["main thread", "worker"])
+def test_what_a_program_does_is_what_the_rules_say(where):
+    @settings(max_examples=400, deadline=None)
+    @given(programs)
+    def check(program):
+        expected = Model().whole(program)
+        if where == "worker":
+            with ThreadPoolExecutor(1) as pool:
+                log = pool.submit(Real().whole, program).result(60)
+        else:
+            log = Real().whole(program)
+        assert log == expected
+
+    check()
