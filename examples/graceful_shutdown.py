@@ -58,6 +58,7 @@ def serve():
 def look_at_it():
     command = [sys.executable, __file__, "serve"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
         port = int(child.stdout.readline())
         print("the child serves")
         with urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=30) as response:

@@ -168,7 +168,7 @@ WAYS = {
         calls = say("stuck"), itertools.repeat(None)
         holding.malloc.restype = ctypes.c_void_p
         resource.setrlimit(resource.RLIMIT_AS, (0, 0))
-        for size in (1 << 24, 1 << 16, 1 << 10, 100, 10):
+        for size in (1 << 24, 1 << 16, 1 << 12):  # a little, for the next line
             while holding.malloc(size): pass
         in_c(*calls)
         """,
@@ -212,7 +212,7 @@ def test_a_program_that_is_stuck_ends_with_its_stacks_by_the_signal(way):
 
 @pytest.fixture(scope="module")
 def full_stack(tmp_path_factory):
-    """A C function that fills the stack of its thread, and stays there."""
+    """C functions that fill the stack of their thread, and stay there, or go beyond its end."""
     if shutil.which(COMPILER[0]) is None:
         pytest.skip("to fill a stack to the last page takes C, and there is no compiler")
     folder = tmp_path_factory.mktemp("full_stack")
@@ -230,6 +230,11 @@ def full_stack(tmp_path_factory):
                 if (syscall(SYS_write, 1, "stuck\\n", 6) == 6) for (;;) frame[1]++;
             }
             frame[0]++;
+        }
+        int overflow(int depth) {
+            volatile char frame[64] = {0};
+            frame[depth % 64] = 1;
+            return overflow(depth + 1) + frame[(depth + 1) % 64];
         }
         void fill_stack(void) {
             pthread_attr_t attributes;
@@ -271,6 +276,19 @@ def test_without_a_watch_it_is_one(full_stack):
         ctypes.CDLL({str(full_stack)!r}).fill_stack()
     """)
     assert end.status == -signal.SIGSEGV
+
+
+def test_a_stack_that_overflows_is_told_of_with_the_stacks(full_stack):
+    """What handles a real fault needs a stack to run on, too."""
+    with Program(f"""
+        force_exit(grace=5)
+        signal.signal(signal.SIGSEGV, answer)
+        ctypes.CDLL({str(full_stack)!r}).overflow(0)
+    """) as program:
+        end = program.end()
+    assert end.status == -signal.SIGSEGV
+    assert end.stderr.startswith("sigwright: SIGSEGV at address 0x")
+    assert "in <module>" in end.stderr
 
 
 @pytest.mark.parametrize("handler", ["answer", "signal.SIG_DFL"])

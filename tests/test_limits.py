@@ -96,7 +96,7 @@ def here(request):
 
     def run(function):
         result = function()
-        spin(0.05)
+        spin(0.03)
         return result
 
     if request.param == "worker":
@@ -345,7 +345,7 @@ def test_raised_in_a_finalizer_it_comes_again(here):
         unraisable = []
         hook, sys.unraisablehook = sys.unraisablehook, unraisable.append
         try:
-            for _ in range(10):
+            for _ in range(4):
                 with move_on_after(0.002) as scope:
                     end = time.monotonic() + 30
                     while time.monotonic() < end:
@@ -629,7 +629,7 @@ def test_thousands_of_cancellations_race_the_end_of_their_block(here):
         sys.setswitchinterval(1e-5)
         thread.start()
         try:
-            for number in range(3000):
+            for number in range(1000):
                 ready, whole = [], False
                 scope = CancelScope()
                 todo.put((scope, number % 100 * 1e-6, ready))
@@ -648,7 +648,7 @@ def test_thousands_of_cancellations_race_the_end_of_their_block(here):
         return outcomes
 
     outcomes = here(block)
-    assert outcomes.total() == 3000
+    assert outcomes.total() == 1000
     assert not outcomes[False, False]  # interrupted, and nobody caught it
     assert outcomes[True, False] and outcomes[False, True], outcomes  # it was a race
 
@@ -676,7 +676,7 @@ def test_a_deadline_that_is_moved_nearer_holds_at_once(here, who):
 @pytest.mark.parametrize("who", ["itself", "another thread"])
 def test_a_deadline_that_is_moved_away_no_longer_holds(here, who):
     def block():
-        with fail_after(1) as scope:
+        with fail_after(0.3 if who == "itself" else 0.8) as scope:
             first = scope.deadline
             if who == "another thread":
                 in_a_worker(lambda: setattr(scope, "deadline", first + 3600))
@@ -757,7 +757,7 @@ def test_one_object_serves_again_and_starts_anew(here):
 
 def test_entered_while_entered_it_refuses_and_still_holds(here):
     def block():
-        with move_on_after(0.5) as scope:
+        with move_on_after(0.2) as scope:
             with pytest.raises(RuntimeError):
                 scope.__enter__()
             with pytest.raises(RuntimeError):
@@ -774,7 +774,7 @@ def test_left_in_another_thread_or_unentered_it_refuses_and_still_holds(here):
     def block():
         with pytest.raises(RuntimeError):
             CancelScope().__exit__(None, None, None)
-        with move_on_after(0.5) as scope:
+        with move_on_after(0.2) as scope:
             with pytest.raises(RuntimeError):
                 in_a_worker(lambda: scope.__exit__(None, None, None))
             hang()
@@ -789,7 +789,7 @@ def test_left_out_of_order_it_is_left_but_says_so(here):
     def block():
         outer = CancelScope()
         outer.__enter__()
-        with move_on_after(0.5) as inner:
+        with move_on_after(0.2) as inner:
             with pytest.raises(RuntimeError):
                 outer.__exit__(None, None, None)
             hang()
@@ -848,7 +848,7 @@ def test_each_call_of_a_decorated_function_has_a_limit_of_its_own(here):
 def test_a_decorated_function_serves_several_threads_at_once():
     inside = threading.Barrier(8)
 
-    @move_on_after(3)
+    @move_on_after(1.5)
     def limited(number):
         inside.wait(60)
         while number % 2:
@@ -899,26 +899,30 @@ def test_they_are_scopes():
 # ---- blocked calls ----
 
 
-@pytest.fixture
-def stuck(tmp_path):
+@pytest.fixture(scope="module")
+def stuck(tmp_path_factory):
     """What there is to be stuck in; whatever waits for it is free afterwards."""
-    it = SimpleNamespace(fifo=tmp_path / "fifo", lock=threading.Lock(), event=threading.Event())
+    folder = tmp_path_factory.mktemp("stuck")
+    it = SimpleNamespace(fifo=folder / "fifo", lock=threading.Lock(), event=threading.Event())
     os.mkfifo(it.fifo)
     it.lock.acquire()
     it.read, write = os.pipe()
     full_read, it.full = os.pipe()
     it.listener = socket.create_server(("127.0.0.1", 0))
     it.client = socket.create_connection(it.listener.getsockname())
-    it.thread = threading.Thread(target=it.event.wait, args=(120,))
-    it.thread.start()
+    # Two: up to 3.12 threading takes a thread whose join() was interrupted for one that has ended.
+    it.threads = [threading.Thread(target=it.event.wait, args=(120,)) for _ in range(2)]
+    for thread in it.threads:
+        thread.start()
     it.child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"])
     it.listener.accept()[0].detach()  # the client's other end; from here on nobody connects
     it.file = os.fdopen(it.read, "rb", closefd=False)
-    it.locked, locker = (open(tmp_path / "locked", "w") for _ in range(2))
+    it.locked, locker = (open(folder / "locked", "w") for _ in range(2))
     fcntl.flock(locker, fcntl.LOCK_EX)
     yield it
     it.event.set()
-    it.thread.join()
+    for thread in it.threads:
+        thread.join()
     it.child.kill()
     it.child.wait()
     for each in (it.file, it.locked, locker, it.listener, it.client):
@@ -965,8 +969,8 @@ CALLS = {
     "Event.wait, timed": lambda it: it.event.wait(60),
     "Semaphore.acquire": lambda it: threading.Semaphore(0).acquire(),
     "Barrier.wait": lambda it: threading.Barrier(2).wait(),
-    "Thread.join": lambda it: it.thread.join(),
-    "Thread.join, timed": lambda it: it.thread.join(60),
+    "Thread.join": lambda it: it.threads[0].join(),
+    "Thread.join, timed": lambda it: it.threads[1].join(60),
     "Queue.get": lambda it: queue.Queue().get(),
     "Queue.get, timed": lambda it: queue.Queue().get(timeout=60),
     "SimpleQueue.get": lambda it: queue.SimpleQueue().get(),
@@ -974,7 +978,6 @@ CALLS = {
     "Popen.wait": lambda it: it.child.wait(),
     "Popen.wait, timed": lambda it: it.child.wait(60),
     "os.waitpid": lambda it: os.waitpid(it.child.pid, 0),
-    "subprocess.run": lambda it: subprocess.run([sys.executable, "-c", "input()"], stdin=it.read),
     "select": lambda it: select.select([it.read], [], []),
     "select, timed": lambda it: select.select([it.read], [], [], 60),
     "poll": lambda it: poll(select.poll(), it.read),
@@ -1023,13 +1026,13 @@ def test_a_deadline_moved_from_another_thread_interrupts_it_there_too(stuck, cal
 def test_a_limit_between_the_last_step_and_the_system_call_is_not_lost():
     """It expires just when the main thread goes to sleep. The ring is repeated, soon."""
     lateness = []
-    for number in range(500):
+    for number in range(300):
         with move_on_after(number % 50 * 1e-6) as scope:
             time.sleep(60)
         assert scope.cancelled_caught
         lateness.append(time.monotonic() - scope.deadline)
     assert max(lateness) < 20
-    assert sorted(lateness)[250] < 0.08  # 5 ms; once it was 100
+    assert sorted(lateness)[150] < 0.08  # 5 ms; once it was 100
 
 
 def test_in_a_worker_it_comes_when_the_blocked_call_returns():
@@ -1290,10 +1293,10 @@ def test_what_must_not_be_interrupted_on_the_way_out_is_put_in_a_section(here):
                 hang()
             finally:
                 with section:
-                    spin(0.1)
+                    spin(0.05)
                     log.append("whole")
         assert scope.cancelled_caught
 
-    for _ in range(5):
+    for _ in range(2):
         here(block)
-    assert log == ["whole"] * 5
+    assert log == ["whole"] * 2

@@ -62,7 +62,7 @@ def here(request):
 
     def run(function):
         result = function()
-        spin(0.05)
+        spin(0.03)
         return result
 
     if request.param == "worker":
@@ -627,8 +627,11 @@ class Prompt:
                 os.close(fd)
 
 
-@pytest.mark.parametrize("where", ["main thread", "worker"])
-@pytest.mark.parametrize("terminal", [False, True], ids=["pipe", "terminal"])
+@pytest.mark.parametrize(
+    ("where", "terminal"),
+    [("main thread", True), ("worker", False)],
+    ids=["main thread, at a terminal", "worker, at a pipe"],
+)
 def test_while_pdb_holds_the_program_limits_stand_still(where, terminal):
     prompt = Prompt(AT_A_PROMPT, [where], terminal)
     prompt.says(b"(Pdb)")
@@ -758,7 +761,7 @@ def test_forks_at_any_moment_of_a_limit_leave_none_to_the_child():
             while time.monotonic() < end:
                 pass
         ends = {}
-        for number in range(300):
+        for number in range(200):
             pid = None
             with signal.move_on_after(0.0002 + number % 50 * 2e-5):
                 spin(0.0003)
@@ -776,7 +779,7 @@ def test_forks_at_any_moment_of_a_limit_leave_none_to_the_child():
                 while True:
                     status = os.waitpid(-1, 0)[1]
                     ends[status] = ends.get(status, 0) + 1
-        print(ends.pop(0) > 100, ends)
+        print(ends.pop(0) > 60, ends)
     """,
     )
     assert out == "True {}\n"
@@ -822,16 +825,19 @@ def test_a_program_that_is_executed_inside_a_limit_is_not_struck_by_it():
     """A limit that expires just then would be an unknown signal to it, and end it."""
     out = succeed("""
         import os, time, sigwright as signal
+        signal.move_on_after(1)  # imported now
         ends = {}
-        for number in range(300):
+        for number in range(150):
             pid = os.fork()
             if pid == 0:
-                with signal.move_on_after(number * 1e-6):
+                with signal.move_on_after(number * 4e-6):
+                    for _ in range(2000):
+                        pass
                     os.execv("/bin/sh", ["/bin/sh", "-c", "exit 3"])
                 os._exit(4)
             status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             ends[status] = ends.get(status, 0) + 1
-        print(ends.pop(3, 0) > 30, ends.pop(4, 0) > 3, ends)
+        print(ends.pop(3, 0) > 15, ends.pop(4, 0) > 1, ends)
     """)
     assert out == "True True {}\n"
 
@@ -934,7 +940,7 @@ def test_threads_that_die_with_a_limit_open_leave_it_to_nobody():
             thread = threading.Thread(target=function, name=function.__name__)
             thread.start()
             thread.join()
-        for round in range(100):
+        for round in range(50):
             start(dies)
             start(lives)
             start(limited)
@@ -943,10 +949,10 @@ def test_threads_that_die_with_a_limit_open_leave_it_to_nobody():
                 gc.collect()
         with signal.move_on_after(0.02) as scope:
             hang()
-        print(len(lived), limits == [True] * 100, failures, scope.cancelled_caught)
+        print(len(lived), limits == [True] * 50, failures, scope.cancelled_caught)
     """,
     )
-    assert out == "100 True [] True\n"
+    assert out == "50 True [] True\n"
 
 
 # ---- crowds ----
@@ -997,7 +1003,7 @@ def test_threads_come_and_go_with_limits_that_expire_as_they_go():
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-4)
     try:
-        for start in range(0, 400, 8):
+        for start in range(0, 200, 8):
             threads = [
                 threading.Thread(target=worker, args=(number,))
                 for number in range(start, start + 8)
@@ -1008,7 +1014,7 @@ def test_threads_come_and_go_with_limits_that_expire_as_they_go():
                 thread.join()
     finally:
         sys.setswitchinterval(interval)
-    assert len(outcomes) == 2000
+    assert len(outcomes) == 1000
     assert True in outcomes
 
 
@@ -1042,7 +1048,7 @@ def test_a_cancel_storm_from_many_threads_on_many_blocks():
         with ThreadPoolExecutor(6) as pool:
             futures = [pool.submit(worker, name) for name in range(4)]
             futures += [pool.submit(canceller, seed) for seed in range(2)]
-            time.sleep(1.5)
+            time.sleep(0.8)
             stop.set()
             for future in futures:
                 future.result(60)
@@ -1052,7 +1058,7 @@ def test_a_cancel_storm_from_many_threads_on_many_blocks():
     assert set(rounds) == set(range(4))
 
 
-def test_a_million_blocks_leave_nothing_in_memory():
+def test_hundreds_of_thousands_of_blocks_leave_nothing_in_memory():
     out = succeed(
         HANG,
         """
@@ -1075,8 +1081,8 @@ def test_a_million_blocks_leave_nothing_in_memory():
         work(10_000)
         workers(20)
         before = used()
-        work(300_000)
-        workers(200)
+        work(100_000)
+        workers(100)
         print(used() - before < 4096)  # kilobytes
     """,
     )

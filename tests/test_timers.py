@@ -141,11 +141,11 @@ def test_a_sleep_is_interrupted_for_the_callback_and_goes_on(armed):
     ran = []
     start = time.monotonic()
     armed(call_later, 0.05, lambda: ran.append((time.monotonic(), threading.current_thread())))
-    time.sleep(1.5)
+    time.sleep(1)
     end = time.monotonic()
     ((at, thread),) = ran
-    assert 0.05 <= at - start < 1.4
-    assert end - start >= 1.5  # PEP 475
+    assert 0.05 <= at - start < 0.9
+    assert end - start >= 1  # PEP 475
     assert thread is threading.main_thread()
 
 
@@ -247,10 +247,10 @@ def test_a_worker_arms_what_wakes_a_main_thread_that_sleeps_for_longer(armed):
     thread.start()
     start = time.monotonic()
     os.write(go, b"x")
-    time.sleep(1.5)
+    time.sleep(1)
     thread.join()
     (at,) = ran
-    assert at - start < 1.4
+    assert at - start < 0.9
     os.close(ready)
     os.close(go)
 
@@ -297,12 +297,12 @@ def test_timers_that_are_due_at_once_for_ever_do_not_keep_the_program_from_its_n
         going = True
         again()
         steps = 0
-        while steps < 20_000 or runs < 100:
+        while steps < 5_000 or runs < 100:
             steps += 1
         with deferred():
             pass
         going = False
-        print(steps >= 20_000, runs >= 100)
+        print(steps >= 5_000, runs >= 100)
     """.replace("ARM", how)
     )
     assert out == "True True\n"
@@ -531,7 +531,7 @@ def test_cancel_against_expiry_runs_once_or_never():
     out = succeed("""
         import random
         sys.setswitchinterval(2e-5)
-        EACH = 4000
+        EACH = 2000
         handles = {}
         log = []   # a list's append is one step: from taking the timer to the note nothing runs
         def work(name):
@@ -564,7 +564,7 @@ def test_cancel_against_expiry_runs_once_or_never():
         assert all(handle.cancelled() is (key not in runs) for key, handle in handles.items())
         print(len(cancelled), len(cancelled - set(runs)) > 0, len(cancelled & set(runs)) > 0)
     """)
-    assert out == "9000 True True\n"
+    assert out == "4500 True True\n"
 
 
 def test_cancelling_from_threads_ends_a_periodic_timer_for_good():
@@ -937,7 +937,7 @@ def test_a_program_ends_with_timers_armed(end, status, stderr):
 
 
 def test_threads_that_arm_until_the_very_end_crash_nothing():
-    for _ in range(5):
+    for _ in range(3):
         succeed("""
             def work():
                 while True:
@@ -1043,9 +1043,9 @@ def test_arming_and_cancelling_for_ever_takes_no_memory():
         before = traced()
         held = [call_later(3600 + number, list) for number in range(10_000)]
         each = (traced() - before) / len(held)
-        many(50_000)
+        many(20_000)
         before = traced()
-        many(200_000)
+        many(100_000)
         print(each < 300, traced() - before < 1_000_000)
     """)
     assert out == "True True\n"

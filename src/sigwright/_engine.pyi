@@ -1,8 +1,8 @@
 # What the engine (C) gives to the package.
 from collections.abc import Callable, Iterable
 from signal import Handlers, ItimerError, Sigmasks, Signals, default_int_handler, struct_siginfo
-from types import FrameType, TracebackType
-from typing import Any, Final, ParamSpec, Self, TypeAlias, TypeVar, TypeVarTuple, Unpack
+from types import CodeType, FrameType, TracebackType
+from typing import Any, Final, ParamSpec, Self, TypeAlias, TypeVar, TypeVarTuple, Unpack, final
 
 from .siginfo import SignalInfo
 
@@ -319,7 +319,8 @@ class BlockedSection:
         /,
     ) -> None: ...
 
-class DeferredSection:
+@final
+class deferred:  # noqa: N801
     def __new__(cls, *signums: int) -> Self: ...
     def __enter__(self) -> Self: ...
     def __exit__(
@@ -334,6 +335,7 @@ class DeferredSection:
 
 class Cancelled(BaseException): ...
 
+@final
 class CancelScope:
     def __new__(cls, deadline: float = ...) -> Self: ...
     def __enter__(self) -> Self: ...
@@ -360,6 +362,7 @@ class TimerHandle:
     @property
     def skipped(self) -> int: ...
 
+def set_enter_context(code: CodeType, /) -> None: ...
 def fail_after(seconds: float, /) -> CancelScope: ...
 def fail_at(deadline: float, /) -> CancelScope: ...
 def move_on_after(seconds: float, /) -> CancelScope: ...

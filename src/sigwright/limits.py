@@ -7,6 +7,7 @@ inside entering and leaving. What is written here is the decorator.
 from __future__ import annotations
 
 import functools
+from contextlib import ExitStack
 
 from ._engine import (
     Cancelled,
@@ -15,6 +16,7 @@ from ._engine import (
     fail_at,
     move_on_after,
     move_on_at,
+    set_enter_context,
 )
 from .sections import is_function, suspends
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     R = TypeVar("R")
 
 __all__ = ["CancelScope", "Cancelled", "fail_after", "fail_at", "move_on_after", "move_on_at"]
+
+set_enter_context(ExitStack.enter_context.__code__)
 
 
 def _decorate(scope: CancelScope, function: Callable[P, R]) -> Callable[P, R | None]:

@@ -64,7 +64,10 @@ _LAST_WORDS_NS = 100_000_000
 """From the end of the grace, which is the callbacks' limit, to the unconditional one: the program
 may still end by itself, and say what took so long."""
 
-_undisturbed = _engine.DeferredSection()
+_TURN = 0.01
+"""Seconds that a callback has at least: to remove a file, say, after one that took all the time."""
+
+_undisturbed = _engine.deferred()
 """No handler and no limit interrupts what must be done in full, or not at all."""
 
 
@@ -198,11 +201,14 @@ class GracefulShutdown:
 
     def remaining(self) -> float:
         """Return what is left of the grace, in seconds, never below 0; before a request inf."""
-        return max(0.0, self._deadline() - time.monotonic())
-
-    def _deadline(self) -> float:
         info = self.info
-        return math.inf if info is None else info.monotonic_ns / 1e9 + self._grace
+        if info is None:
+            return math.inf
+        return max(0.0, info.monotonic_ns / 1e9 + self._grace - time.monotonic())
+
+    def _turn(self) -> float:
+        """The limit of a callback, from now on."""
+        return max(self.remaining(), _TURN)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the end is asked for.
@@ -266,8 +272,9 @@ class GracefulShutdown:
 
         The last one first; in the block's thread, never in a handler. If a shutdown is requested,
         each has what is then left of the grace: what takes longer ends with TimeoutError, and the
-        others still have their turn. An exception does not keep the others from running either;
-        the last one leaves the block, the ones before are its context.
+        others still have their turn, of 10 ms when there is nothing left. An exception does not
+        keep the others from running either; the last one leaves the block, the ones before are its
+        context.
 
         In `async with` a coroutine function is awaited, under the loop's own timeout. Any other is
         called in the loop's thread, without a limit of its own.
@@ -461,7 +468,7 @@ class GracefulShutdown:
     def _interrupt(self) -> None:
         """What the request does to a block of `with`: cancel it, or limit the callback it is in."""
         if self._limit is not None:
-            self._limit.deadline = self._deadline()
+            self._limit.deadline = time.monotonic() + self._turn()
         elif self._scope is not None and not self._is_leaving():
             self._scope.cancel()
 
@@ -487,7 +494,8 @@ class GracefulShutdown:
             stack.callback(self._call_one, stack)
             function, args, kwargs = self._callbacks.pop()
             self._limit = fail_at(math.inf)
-            self._limit.deadline = self._deadline()  # now: from here on _interrupt() sees to it
+            # Not before: from here on _interrupt() sees to it.
+            self._limit.deadline = time.monotonic() + self._turn()
             with self._limit:
                 result = function(*args, **kwargs)
             if isinstance(result, CoroutineType):
@@ -670,7 +678,7 @@ class _AsyncioPlace:
     def _asked(self) -> None:
         if self._limit is not None:
             if not self._limit.expired():
-                self._limit.reschedule(self._loop.time() + self._shutdown.remaining())
+                self._limit.reschedule(self._loop.time() + self._shutdown._turn())
         elif self._cancels:
             self._cancelled = True
             self._task.cancel()
@@ -693,8 +701,8 @@ class _AsyncioPlace:
         )
 
     async def limited(self, awaitable: Awaitable[object]) -> None:
-        left = self._shutdown.remaining()
-        limit = self._asyncio.timeout(None if left == math.inf else left)
+        turn = self._shutdown._turn()
+        limit = self._asyncio.timeout(None if turn == math.inf else turn)
         try:
             async with limit as self._limit:
                 await awaitable
@@ -725,7 +733,7 @@ class _TrioPlace:
 
     def _set_limit(self) -> None:
         # An orderly end is not for who cancels from further out to cut short: grace limits it.
-        self._limit.deadline = self._trio.current_time() + self._shutdown.remaining()
+        self._limit.deadline = self._trio.current_time() + self._shutdown._turn()
         self._limit.shield = self._shutdown.requested
 
     def enter(self) -> None:

@@ -25,7 +25,7 @@ def notify(**fields: object) -> bool:
 
     Parameters:
         fields: The names that the protocol has (READY, STATUS, ERRNO, MAINPID, ...) or that begin
-            with X_, and their values; `str()` of each is sent. All of a call are one message.
+            with ``X_``, and their values; `str()` of each is sent. All of a call are one message.
 
     Returns:
         Whether a manager wants to know: False where $NOTIFY_SOCKET is not set, and nothing is done.

@@ -128,14 +128,16 @@ static void tell_waiter(void) {
     syscall(SYS_futex, &waiter.told, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
-static bool looking;
+static int looking;
 
 /* Records of threads must not be freed now. */
-bool clock_is_looking(void) { return looking; }
+bool clock_is_looking(void) { return looking != 0; }
+
+void clock_look(bool begins) { looking += begins ? 1 : -1; }
 
 /* All workers whose time has come. Leaves the earliest time of the others. */
 static void look_at_workers(void) {
-    looking = true;
+    clock_look(true);
     atomic_store(&waiter.wake_at_ns, NEVER);
     uint64_t earliest = NEVER;
     for (struct control *worker = controls; worker != NULL; worker = worker->next) {
@@ -150,7 +152,7 @@ static void look_at_workers(void) {
     if (earliest < atomic_load(&waiter.wake_at_ns)) {
         atomic_store(&waiter.wake_at_ns, earliest);
     }
-    looking = false;
+    clock_look(false);
 }
 
 static void *wait_for_workers(void *unused) {
@@ -239,9 +241,10 @@ void clock_start(void) {
 void clock_after_fork(void) {
     atomic_store(&arrivals.clock, -1);
     set_to = NEVER;
-    waiter.running = looking = false;
+    waiter.running = false;
+    looking = 0;
     atomic_store(&waiter.wake_at_ns, NEVER);
-    limits_after_fork();
+    controls_after_fork();
     timers_drop_all();
 }
 

@@ -1,11 +1,12 @@
-/* Context methods: __enter__ and __exit__ of the engine's sections and scopes, without a bound
- * method for each. Context: any thread, with the GIL. Callers: deferral.c and limits.c make them;
- * the interpreter calls.
+/* Context methods: __enter__ and __exit__ of deferred() and the limits, without bound methods.
+ * Context: any thread, with the GIL.
+ * Callers: deferral.c and limits.c make them; the interpreter calls.
  *
  * Up to 3.13 `with` binds both methods before it calls them: two objects made and freed, a third of
  * what a section costs. So these two descriptors give, instead of a bound method, the object
  * itself, and calling it enters (no argument), leaves (three: an exception's), or decorates (one: a
- * function). The price: a call without an argument, which is no use, is no error. From 3.14 on the
+ * function). The price: a call without an argument, which is no use, is no error; and a subclass
+ * with a __call__ of its own would be called instead, so the types are final. From 3.14 on the
  * interpreter calls method descriptors unbound: there they are as they are. Looked up on the class
  * (as ExitStack does), they are ordinary methods on all versions. */
 #include "engine.h"

@@ -1,6 +1,6 @@
 /* Deferral: critical sections, in which no Python handler and no limit interrupts the thread.
  * Context: any thread, with the GIL.
- * Callers: sections.py (the base of deferred); delivery.c and limits.c ask whether they may.
+ * Callers: Python; delivery.c and limits.c ask whether they may.
  *
  * Handlers run in the main thread only, so in a worker a section holds its limits. What waits is
  * where it always is, in the inbox and the rings: a section adds to the signals that delivery
@@ -59,6 +59,12 @@ static void classify(struct control *self) {
     }
 }
 
+static void enable_again(int collects) {
+    if (collects) {
+        PyGC_Enable();
+    }
+}
+
 /* For delivery, in the main thread: what is to be passed over beside arrivals.deferred. */
 uint64_t deferral_held_loosely(PyObject *current) {
     struct control *self = control_here();
@@ -66,6 +72,7 @@ uint64_t deferral_held_loosely(PyObject *current) {
         PyErr_Clear();
         return 0;
     }
+    int collects = PyGC_Disable(); /* what it runs may come here, and move the entries */
     classify(self);
     uint64_t signals = 0;
     for (size_t i = 0; i < self->depth; i++) {
@@ -75,22 +82,21 @@ uint64_t deferral_held_loosely(PyObject *current) {
             signals |= entry->signals;
         }
     }
+    enable_again(collects);
     return signals;
 }
 
 bool deferral_holds_limits(struct control *self, PyObject *current) {
+    int collects = PyGC_Disable();
     classify(self);
-    if (self->all_depth != 0) {
-        return true;
-    }
-    for (size_t i = 0; i < self->depth; i++) {
+    bool holds = self->all_depth != 0;
+    for (size_t i = 0; !holds && i < self->depth; i++) {
         const struct deferral *entry = &self->deferrals[i];
-        if (entry->all && entry->suspends == SUSPENDABLE &&
-            frame_is_running(entry->frame, current)) {
-            return true;
-        }
+        holds =
+            entry->all && entry->suspends == SUSPENDABLE && frame_is_running(entry->frame, current);
     }
-    return false;
+    enable_again(collects);
+    return holds;
 }
 
 static PyObject *section_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
@@ -146,10 +152,9 @@ static PyObject *section_enter(PyObject *object, PyObject *unused) {
     if (self == NULL || (self->depth == self->room && !make_room(self))) {
         return NULL;
     }
-    PyObject *frame = (PyObject *)PyEval_GetFrame();
     self->deferrals[self->depth++] = (struct deferral){
         .section = Py_NewRef(object),
-        .frame = Py_NewRef(frame == NULL ? Py_None : frame),
+        .frame = frame_entering(),
         .signals = section->signals,
         .all = section->all,
     };
@@ -195,15 +200,16 @@ static struct deferral take_out(struct control *self, struct deferral *entry) {
 
 static bool others_in_force(struct control *self, const struct deferral *entry) {
     PyObject *current = (PyObject *)PyEval_GetFrame();
+    int collects = PyGC_Disable();
     classify(self);
-    for (size_t i = 0; i < self->depth; i++) {
+    bool others = false;
+    for (size_t i = 0; !others && i < self->depth; i++) {
         const struct deferral *other = &self->deferrals[i];
-        if (other != entry &&
-            (other->suspends == PLAIN || frame_is_running(other->frame, current))) {
-            return true;
-        }
+        others =
+            other != entry && (other->suspends == PLAIN || frame_is_running(other->frame, current));
     }
-    return false;
+    enable_again(collects);
+    return others;
 }
 
 /* False with an exception set: a handler raised, or a limit that had waited is over. */
@@ -285,7 +291,15 @@ void deferral_after_fork(struct control *self) { publish(self); }
 static PyMethodDef section_methods[] = {
     {"__enter__", section_enter, METH_NOARGS, NULL},
     {"__exit__", FUNCTION(section_exit), METH_FASTCALL, NULL},
-    {"run_pending", section_run_pending, METH_NOARGS, NULL},
+    {"run_pending", section_run_pending, METH_NOARGS,
+     "run_pending()\n--\n\n"
+     "In the outermost block, run now what has waited; inside of another one, nothing.\n\n"
+     "Returns:\n"
+     "    Whether this is the outermost block that is in force.\n\n"
+     "Raises:\n"
+     "    RuntimeError: this thread has not entered the section.\n"
+     "    Anything that a handler raises.\n\n"
+     "Platform: Linux. Any thread."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -295,25 +309,75 @@ static PyObject *section_call(PyObject *object, PyObject *args, PyObject *kwargs
     return context_call(object, args, kwargs, &functions);
 }
 
+PyDoc_STRVAR(
+    section_doc,
+    "deferred(*signums)\n--\n\n"
+    "Let Python handlers and limits wait while a block, or a function, runs: a critical section.\n"
+    "\n"
+    "::\n"
+    "\n"
+    "    with deferred():\n"
+    "        os.replace(new, name)\n"
+    "        index[name] = entry\n"
+    "\n"
+    "Inside, no handler of `signal()` and `add_handler()`, no timer's callback and no limit\n"
+    "interrupts this thread. What arrives waits in the engine, nothing is lost, and at the end of "
+    "the\n"
+    "outermost block it runs, in the order of arrival, each once, before the block has been left: "
+    "a\n"
+    "handler that raises leaves it with its exception. Signals that are named wait alone; limits "
+    "and\n"
+    "timers then go on. No system call is made, and nothing that the kernel does is changed: "
+    "system\n"
+    "calls are interrupted as ever and begun again, listeners and handlers with `thread=True` get\n"
+    "theirs at once, and a signal with the default action still ends the process. For that there "
+    "is\n"
+    "`blocked()`.\n"
+    "\n"
+    "Handlers run in the main thread, so in another thread the section holds that thread's "
+    "limits.\n"
+    "`force_exit()` is not held: it is for programs that do not come to an end.\n"
+    "\n"
+    "One object serves any number of times, nested, recursively, and in several threads at once. "
+    "A\n"
+    "block inside a generator or coroutine is in force while that runs, not while it is "
+    "suspended:\n"
+    "what has waited until then runs within 0.1 s, and other code is interrupted as ever. As a\n"
+    "decorator it is for plain functions, generator functions and `async def` functions.\n"
+    "\n"
+    "Parameters:\n"
+    "    signums: numbers of the signals whose handlers wait; none: all, and limits and timers.\n"
+    "\n"
+    "Raises:\n"
+    "    ValueError: a number out of range.\n"
+    "    OSError: SIGKILL or SIGSTOP is named (EINVAL): they have no handlers.\n"
+    "    RuntimeError: the block is left in a thread that has not entered it; nothing is changed.\n"
+    "    TypeError: decorating what is no function, or an async generator function.\n"
+    "    Anything that a handler raises, at the end of the block.\n"
+    "\n"
+    "Platform: Linux. Any thread. Source: section 17.4 lacks it: \"there is no way to block "
+    "signals\n"
+    "temporarily from critical sections\"; Java and POSIX call it deferred cancellation.\n");
+
 static PyType_Slot section_slots[] = {
     {Py_tp_call, section_call},
     {Py_tp_new, section_new},
     {Py_tp_methods, section_methods},
-    {Py_tp_doc, "DeferredSection(*signums)\n--\n\nThe base of sigwright.deferred."},
+    {Py_tp_doc, (void *)section_doc},
     {0, NULL},
 };
 
 static PyType_Spec section_spec = {
-    .name = "sigwright._engine.DeferredSection",
+    .name = "sigwright.deferral.deferred",
     .basicsize = sizeof(struct deferred_section),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+    .flags = Py_TPFLAGS_DEFAULT, /* no subclasses: see context.c */
     .slots = section_slots,
 };
 
 bool deferral_add_type(PyObject *module) {
     PyObject *type = PyType_FromModuleAndSpec(module, &section_spec, NULL);
     bool added = type != NULL && add_context_methods(type) &&
-                 PyModule_AddObjectRef(module, "DeferredSection", type) == 0;
+                 PyModule_AddObjectRef(module, "deferred", type) == 0;
     Py_XDECREF(type);
     return added;
 }

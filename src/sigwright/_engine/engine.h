@@ -145,6 +145,9 @@ PyObject *context_call(PyObject *object, PyObject *args, PyObject *kwargs,
                        const struct context_functions *functions);
 bool add_context_methods(PyObject *type);
 
+/* frames.c */
+PyObject *set_enter_context(PyObject *module, PyObject *code);
+
 /* control.h's files, to module.c and delivery.c */
 bool deferral_add_type(PyObject *module);
 uint64_t deferral_held_loosely(PyObject *current);

@@ -10,7 +10,36 @@
 /* CO_GENERATOR, CO_COROUTINE, CO_ITERABLE_COROUTINE, CO_ASYNC_GENERATOR of inspect */
 #define CODE_SUSPENDS (0x20 | 0x80 | 0x100 | 0x200)
 
+/* ExitStack.enter_context's, which enters a section on behalf of its caller; NULL: not known yet.
+ */
+static PyObject *enter_context;
+
+PyObject *set_enter_context(PyObject *module, PyObject *code) {
+    (void)module;
+    replace_reference(&enter_context, Py_NewRef(code));
+    Py_RETURN_NONE;
+}
+
 static PyObject *back(PyObject *frame) { return PyObject_GetAttrString(frame, "f_back"); }
+
+/* The frame that enters a section now. A new reference; None: there is no Python code. */
+PyObject *frame_entering(void) {
+    PyObject *frame = (PyObject *)PyEval_GetFrame();
+    if (frame == NULL) {
+        return Py_NewRef(Py_None);
+    }
+    PyObject *code = (PyObject *)PyFrame_GetCode((PyFrameObject *)frame);
+    Py_DECREF(code); /* the frame has it */
+    if (code == enter_context) {
+        frame = back(frame);
+        if (frame != NULL) {
+            return frame;
+        }
+        PyErr_Clear();
+        return Py_NewRef(Py_None);
+    }
+    return Py_NewRef(frame);
+}
 
 enum suspends frame_suspends(PyObject *frame) {
     PyObject *code = PyObject_GetAttrString(frame, "f_code");

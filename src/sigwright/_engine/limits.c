@@ -1,286 +1,20 @@
 /* Limits: CancelScope and its kin, blocks that a deadline or another thread can interrupt.
  * Context: any thread, with the GIL.
- * Callers: Python; clock.c when a deadline is reached.
+ * Callers: Python. How threads are interrupted: interrupting.c.
  *
- * Each thread has a stack of the scopes that it has entered. When one is due, the thread is
- * interrupted with Cancelled: the main thread from delivery, at a safe point; a worker by
- * PyThreadState_SetAsyncExc(), which raises at its next one. The scope whose time is over takes it
- * back at its own edge; the ones inside let it pass, and so does one that is inside another that is
- * over as well. Swallowed on its way, it comes again.
+ * Each thread has a stack of the scopes that it has entered. The scope whose time is over takes
+ * Cancelled at its own edge; the ones inside let it pass, and so does one that is inside another
+ * that is over as well.
  *
  * Entering and leaving are C, hold the GIL throughout, and contain no safe point. So a scope that
  * has been left is on no stack any more when anybody looks, and what was set on a worker and not
  * yet raised is taken back there: nothing fires after the block. (With Python's own `with` around
  * SetAsyncExc it did: CPython's tracker, 139622.) */
 #include <math.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "control.h"
 
-#define AGAIN_FIRST_NS UINT64_C(10000000)
-#define AGAIN_LONGEST_NS UINT64_C(1000000000)
-/* How often to look again where it cannot interrupt now: a debugger's prompt, a suspended block. */
-#define LOOK_AGAIN_NS UINT64_C(100000000)
-#define LOOK_SOON_NS UINT64_C(1000000)
-
-typedef struct scope {
-    PyObject_HEAD struct scope *outer;
-    struct control *owner; /* whose thread is inside; NULL: none */
-    PyObject *frame;       /* that entered it */
-    int64_t span_ns;       /* from entering to the deadline; -1: it is a point in time */
-    uint64_t deadline_ns;
-    uint64_t again_ns; /* since it is over: when to interrupt next */
-    uint64_t again_delay_ns;
-    bool fails;         /* with TimeoutError; otherwise it swallows */
-    bool cancel_wanted; /* cancel() while nobody was inside: for the next block */
-    bool over;          /* its deadline was reached, or cancel() called */
-    bool interrupted;   /* Cancelled was raised since */
-    bool caught;
-    bool held;      /* a debugger stood inside when it was due */
-    bool suspended; /* its generator was suspended when it was due */
-} Scope;
-
-struct control *controls;
-/* initial-exec: read without a call, as in the program itself. There is little room for such
- * variables in a library that is loaded later; this one takes eight bytes of it. */
-static _Thread_local struct control *here __attribute__((tls_model("initial-exec")));
-static pthread_key_t thread_ends;
-static PyObject *cancelled; /* the type */
 static PyTypeObject *scope_type;
-static bool making; /* a Cancelled, for the main thread */
-
-/* --- threads ---------------------------------------------------------------------------------- */
-
-/* Runs without the GIL: whoever has it frees the record later. */
-static void thread_ended(void *control) { atomic_store(&((struct control *)control)->ended, true); }
-
-static void free_control(struct control *self) {
-    while (self->newest != NULL) {
-        Scope *scope = self->newest;
-        self->newest = scope->outer;
-        scope->owner = NULL;
-        Py_CLEAR(scope->frame);
-        Py_DECREF((PyObject *)scope);
-    }
-    deferral_drop(self);
-    PyMem_Free(self);
-}
-
-/* Taken off the list first: what is freed may run Python code, and that may come here. */
-static void free_ended(void) {
-    struct control *dead = NULL;
-    for (struct control **place = &controls; *place != NULL;) {
-        struct control *control = *place;
-        if (atomic_load(&control->ended)) {
-            *place = control->next;
-            control->next = dead;
-            dead = control;
-        } else {
-            place = &control->next;
-        }
-    }
-    while (dead != NULL) {
-        struct control *next = dead->next;
-        free_control(dead);
-        dead = next;
-    }
-}
-
-static struct control *make_control(void) {
-    struct control *self = PyMem_Calloc(1, sizeof *self);
-    if (self == NULL || pthread_setspecific(thread_ends, self) != 0) {
-        PyMem_Free(self);
-        PyErr_NoMemory();
-        return NULL;
-    }
-    self->is_main = engine.open && pthread_equal(pthread_self(), arrivals.main_thread);
-    self->ident = PyThread_get_thread_ident();
-    self->tid = (pid_t)syscall(SYS_gettid);
-    self->due_ns = NEVER;
-    self->next = controls;
-    controls = here = self;
-    return self;
-}
-
-/* Of the calling thread. NULL with MemoryError set. */
-struct control *control_here(void) {
-    if (here != NULL) {
-        return here;
-    }
-    if (!clock_is_looking()) {
-        free_ended();
-    }
-    return make_control();
-}
-
-/* --- who is to be interrupted ------------------------------------------------------------------
- */
-
-static void note_interrupted(struct control *self) {
-    for (Scope *scope = self->newest; scope != NULL; scope = scope->outer) {
-        scope->interrupted = scope->interrupted || scope->over;
-    }
-}
-
-static bool is_suspended(const Scope *scope, PyObject *current) {
-    return frame_suspends(scope->frame) == SUSPENDABLE && !frame_is_running(scope->frame, current);
-}
-
-/* One that is due, in a thread whose current frame is given: may it interrupt? If not, its time is
- * put off. */
-static bool may_interrupt(Scope *scope, uint64_t now, PyObject *current) {
-    if (is_suspended(scope, current)) {
-        scope->suspended = true;
-        scope->again_ns = now + LOOK_AGAIN_NS;
-        return false;
-    }
-    if (debugger_holds(scope->frame, current)) {
-        scope->held = true;
-        scope->again_ns = now + LOOK_AGAIN_NS;
-        return false;
-    }
-    if (scope->held) {
-        /* Nobody knows when the prompt came up: the limit begins anew. */
-        scope->held = false;
-        if (!scope->over && scope->span_ns > 0) {
-            scope->deadline_ns = now + (uint64_t)scope->span_ns;
-            scope->again_ns = 0;
-            return false;
-        }
-    }
-    return true;
-}
-
-static uint64_t wants_at(const Scope *scope) {
-    if (scope->over) {
-        return scope->again_ns;
-    }
-    return scope->again_ns > scope->deadline_ns ? scope->again_ns : scope->deadline_ns;
-}
-
-/* True: the thread is to be interrupted now. */
-static bool interrupt_is_due(struct control *self, PyObject *current) {
-    uint64_t now = monotonic_ns();
-    bool due = false;
-    for (Scope *scope = self->newest; scope != NULL && scope != self->floor; scope = scope->outer) {
-        if (wants_at(scope) <= now && may_interrupt(scope, now, current)) {
-            scope->over = true;
-            due = true;
-        }
-    }
-    self->due_ns = NEVER;
-    for (Scope *scope = self->newest; scope != NULL; scope = scope->outer) {
-        if (due && scope->over) {
-            scope->again_delay_ns =
-                scope->again_delay_ns == 0 ? AGAIN_FIRST_NS : scope->again_delay_ns * 2;
-            if (scope->again_delay_ns > AGAIN_LONGEST_NS) {
-                scope->again_delay_ns = AGAIN_LONGEST_NS;
-            }
-            scope->again_ns = now + scope->again_delay_ns;
-        }
-    }
-    for (Scope *scope = self->newest; scope != NULL && scope != self->floor; scope = scope->outer) {
-        uint64_t at_ns = wants_at(scope);
-        self->due_ns = at_ns < self->due_ns ? at_ns : self->due_ns;
-    }
-    return due;
-}
-
-/* In its own thread. */
-static bool raise_if_due(struct control *self, PyObject *current) {
-    if (self->due_ns > monotonic_ns() || !interrupt_is_due(self, current)) {
-        return true;
-    }
-    making = true;
-    PyObject *exception = PyObject_CallFunctionObjArgs(cancelled, NULL);
-    making = false;
-    if (exception != NULL) {
-        note_interrupted(self);
-        PyErr_SetObject(cancelled, exception);
-        Py_DECREF(exception);
-    }
-    return false;
-}
-
-/* putting_off.c's, in a worker. False with Cancelled set. */
-bool limits_interrupt_here(void) {
-    struct control *self = here;
-    if (self == NULL || self->newest == NULL) {
-        return true;
-    }
-    self->due_ns = 0;
-    return raise_if_due(self, (PyObject *)PyEval_GetFrame());
-}
-
-bool limits_interrupt_main(PyObject *frame) {
-    struct control *self = control_here();
-    return self == NULL ? false : raise_if_due(self, frame);
-}
-
-/* An asynchronous exception comes at the worker's next safe point, on 3.13 perhaps at the one after
- * that: in this function or one that called it. */
-static bool holes_on_stack(PyObject *frame) {
-    bool found = false;
-    Py_INCREF(frame);
-    while (frame != NULL && frame != Py_None && !found) {
-        PyObject *code = PyObject_GetAttrString(frame, "f_code");
-        found = code != NULL && has_holes(code);
-        Py_XDECREF(code);
-        PyObject *outer = PyObject_GetAttrString(frame, "f_back");
-        Py_DECREF(frame);
-        frame = outer;
-    }
-    Py_XDECREF(frame);
-    PyErr_Clear();
-    return found;
-}
-
-/* Any thread, with the GIL. */
-void limits_interrupt_worker(struct control *worker) {
-    uint64_t now = monotonic_ns();
-    PyObject *current = frame_of_thread(worker->ident);
-    if (worker->newest == NULL || current == NULL) {
-        worker->due_ns = NEVER; /* it has none, or runs no Python code any more */
-    } else if (is_entering(current)) {
-        worker->due_ns = now + LOOK_SOON_NS;
-    } else if (deferral_holds_limits(worker, current)) {
-        worker->due_ns = now + LOOK_AGAIN_NS; /* the section's end looks, too */
-    } else if (holes_on_stack(current) && put_off_limits(current, worker->ident)) {
-        worker->putting_off = true;
-        worker->due_ns = now + LOOK_AGAIN_NS; /* it looks by itself, before that */
-    } else if (interrupt_is_due(worker, current)) {
-        worker->interrupting = true;
-        PyThreadState_SetAsyncExc(worker->ident, cancelled);
-        if (Py_Version >= 0x030F0000) {
-            /* From 3.15 on what a system call does when it is interrupted raises it: CPython's
-             * tracker, 144748. The door does nothing on a worker but that. */
-            syscall(SYS_tgkill, getpid(), worker->tid, atomic_load(&arrivals.doors[LOUD]));
-        }
-    }
-    Py_XDECREF(current);
-}
-
-/* A worker enters deferred(). What is set on it may come later than at the next step, and so
- * inside: 3.13 looks at a copy of its breaker that it made before it waited for the GIL. */
-void limits_hold_back(struct control *self) {
-    if (self->interrupting) {
-        self->interrupting = false;
-        PyThreadState_SetAsyncExc(self->ident, NULL);
-        for (Scope *scope = self->newest; scope != NULL; scope = scope->outer) {
-            scope->again_ns = scope->over ? 0 : scope->again_ns;
-        }
-    }
-}
-
-/* A worker has left its deferred(). False with Cancelled set: a limit had waited. */
-bool limits_run_waiting(struct control *self) {
-    if (self->newest == NULL) {
-        return true;
-    }
-    self->due_ns = 0; /* put off, while the section held it */
-    return raise_if_due(self, (PyObject *)PyEval_GetFrame());
-}
 
 static bool plan(struct control *self, uint64_t at_ns) {
     if (at_ns >= self->due_ns) {
@@ -292,9 +26,6 @@ static bool plan(struct control *self, uint64_t at_ns) {
     }
     return planned;
 }
-
-/* --- scopes ------------------------------------------------------------------------------------
- */
 
 /* trio says so to sniffio, which is quick to ask: trio's own answer is a Python function's. */
 static bool runs_trio(PyObject *library) {
@@ -452,8 +183,7 @@ static PyObject *scope_enter(PyObject *object, PyObject *unused) {
     if (!plan(owner, wants_at(self))) {
         return NULL;
     }
-    PyObject *frame = (PyObject *)PyEval_GetFrame();
-    self->frame = Py_NewRef(frame == NULL ? Py_None : frame);
+    self->frame = frame_entering();
     self->outer = owner->newest;
     self->owner = owner;
     owner->newest = (Scope *)Py_NewRef(object);
@@ -477,21 +207,6 @@ static bool take_off(Scope *self) {
     return innermost;
 }
 
-static bool any_over(const Scope *scope) {
-    while (scope != NULL && !scope->over) {
-        scope = scope->outer;
-    }
-    return scope != NULL;
-}
-
-/* What is set on this worker and not raised yet must not be raised after the block. */
-static void take_interrupt_back(struct control *owner) {
-    if (owner->interrupting && !any_over(owner->newest)) {
-        owner->interrupting = false;
-        PyThreadState_SetAsyncExc(owner->ident, NULL);
-    }
-}
-
 static void set_timeout_error(PyObject *cause) {
     PyObject *error = PyObject_CallFunction(PyExc_TimeoutError, "s", "the time limit is over");
     if (error != NULL) {
@@ -506,7 +221,7 @@ static void set_timeout_error(PyObject *cause) {
 
 /* What the block's end means. NULL with an exception set, or the answer to `with`. */
 static PyObject *conclude(Scope *self, const Scope *outer, PyObject *type, PyObject *value) {
-    bool is_ours = type != Py_None && PyErr_GivenExceptionMatches(type, cancelled);
+    bool is_ours = is_cancelled(type);
     if (self->suspended && (type == Py_None || is_ours)) {
         PyErr_SetString(PyExc_RuntimeError,
                         "the limit fell due while its generator or coroutine was suspended: a "
@@ -576,7 +291,7 @@ static PyObject *scope_cancel(PyObject *object, PyObject *unused) {
     (void)unused;
     Scope *self = (Scope *)object;
     struct control *owner = self->owner;
-    if (owner == NULL) {
+    if (owner == NULL || atomic_load(&owner->ended)) {
         self->cancel_wanted = true;
         Py_RETURN_NONE;
     }
@@ -589,7 +304,9 @@ static PyObject *scope_cancel(PyObject *object, PyObject *unused) {
     if (owner->is_main) {
         clock_look_now();
     } else {
+        clock_look(true);
         limits_interrupt_worker(owner);
+        clock_look(false);
         if (owner->due_ns != NEVER && !clock_need_for_worker(owner->due_ns)) {
             return NULL;
         }
@@ -631,7 +348,8 @@ static int set_deadline(PyObject *object, PyObject *value, void *unused) {
     if (!parse_deadline(value, &deadline_ns)) {
         return -1;
     }
-    if (self->owner != NULL && !self->over && !plan(self->owner, deadline_ns)) {
+    if (self->owner != NULL && !atomic_load(&self->owner->ended) && !self->over &&
+        !plan(self->owner, deadline_ns)) {
         return -1;
     }
     self->deadline_ns = deadline_ns;
@@ -709,7 +427,7 @@ static PyType_Slot scope_slots[] = {
 static PyType_Spec scope_spec = {
     .name = "sigwright.limits.CancelScope",
     .basicsize = sizeof(Scope),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+    .flags = Py_TPFLAGS_DEFAULT, /* no subclasses: see context.c */
     .slots = scope_slots,
 };
 
@@ -754,6 +472,9 @@ static PyObject *move_on_at(PyObject *module, PyObject *deadline) {
               "trio." source "."
 
 PyMethodDef limits_methods[] = {
+    {"set_enter_context", set_enter_context, METH_O,
+     "set_enter_context(code, /)\n--\n\n"
+     "Say which function enters sections on behalf of its caller: ExitStack.enter_context."},
     {"fail_after", fail_after, METH_O,
      LIMIT_DOC("fail_after(seconds, /)",
                "A block that ends with TimeoutError when it takes longer than so many seconds.",
@@ -774,94 +495,10 @@ PyMethodDef limits_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-/* --- Cancelled ---------------------------------------------------------------------------------
- */
-
-/* The interpreter makes an instance when it raises what was set on a worker, and before any Python
- * code sees it: so this is how the worker's scopes know that they have been interrupted. */
-static int cancelled_init(PyObject *self, PyObject *args, PyObject *kwargs) {
-    (void)self;
-    struct control *thread = here;
-    if ((kwargs != NULL && PyDict_Size(kwargs) != 0) || PyTuple_Size(args) != 0) {
-        PyErr_SetString(PyExc_TypeError, "Cancelled takes no arguments");
-        return -1;
-    }
-    if (thread != NULL && thread->interrupting) {
-        thread->interrupting = false;
-        note_interrupted(thread);
-    } else if (!making) {
-        PyErr_SetString(PyExc_TypeError, "Cancelled is raised by CancelScope only");
-        return -1;
-    }
-    return 0;
-}
-
-static PyType_Slot cancelled_slots[] = {
-    {Py_tp_init, cancelled_init},
-    {Py_tp_doc,
-     "What interrupts a block whose CancelScope is over.\n\n"
-     "A BaseException, so that `except Exception` lets it pass. Let it pass as well: it\n"
-     "ends at the edge of its scope, and comes again where it was swallowed before.\n\n"
-     "Platform: Linux. Source: trio.Cancelled."},
-    {0, NULL},
-};
-
-static PyType_Spec cancelled_spec = {
-    .name = "sigwright.limits.Cancelled",
-    .flags = Py_TPFLAGS_DEFAULT,
-    .slots = cancelled_slots,
-};
-
-/* In the child: the limits that it is inside of are gone, as POSIX has it with timers. */
-void limits_after_fork(void) {
-    struct control *mine = here;
-    for (struct control *control = controls; control != NULL; control = control->next) {
-        if (control != mine) {
-            atomic_store(&control->ended, true);
-        }
-    }
-    if (mine == NULL) {
-        atomic_store(&arrivals.deferred, 0);
-        atomic_store(&arrivals.clock_deferred, false);
-        return;
-    }
-    mine->is_main = true; /* this thread is the main one now */
-    mine->ident = PyThread_get_thread_ident();
-    mine->tid = (pid_t)syscall(SYS_gettid);
-    mine->due_ns = NEVER;
-    for (Scope *scope = mine->newest; scope != NULL; scope = scope->outer) {
-        if (!scope->interrupted) {
-            scope->over = false;
-        }
-        scope->deadline_ns = NEVER;
-        scope->again_ns = NEVER;
-    }
-    if (mine->interrupting) {
-        take_interrupt_back(mine);
-    }
-    deferral_after_fork(mine);
-}
-
 bool limits_add_types(PyObject *module) {
-    static bool have_key;
-    if (!have_key) {
-        have_key = pthread_key_create(&thread_ends, thread_ended) == 0;
-    }
-    cancelled_spec.basicsize = 0; /* BaseException's */
-    PyObject *bases = PyTuple_Pack(1, PyExc_BaseException);
-    PyObject *exception =
-        bases == NULL ? NULL : PyType_FromModuleAndSpec(module, &cancelled_spec, bases);
-    Py_XDECREF(bases);
-    PyObject *scope =
-        exception == NULL ? NULL : PyType_FromModuleAndSpec(module, &scope_spec, NULL);
-    if (scope == NULL) {
-        Py_XDECREF(exception);
-        return false;
-    }
-    cancelled = exception;
+    PyObject *scope = PyType_FromModuleAndSpec(module, &scope_spec, NULL);
     scope_type = (PyTypeObject *)scope;
-    return have_key && add_context_methods(scope) &&
-           PyModule_AddObjectRef(module, "Cancelled", exception) == 0 &&
-           PyModule_AddObjectRef(module, "CancelScope", scope) == 0 &&
+    return scope != NULL && controls_prepare() && cancelled_add_type(module) &&
+           add_context_methods(scope) && PyModule_AddObjectRef(module, "CancelScope", scope) == 0 &&
            PyModule_AddFunctions(module, limits_methods) == 0;
 }

@@ -136,18 +136,6 @@ bool put_off_if_in_hole(PyObject *frame) {
     return false;
 }
 
-/* A worker, whose current frame this is: its limits look at the next instruction. */
-bool put_off_limits(PyObject *frame, unsigned long thread) {
-    for (size_t i = 0; i < count; i++) {
-        if (all[i].thread == thread && all[i].type == NULL) {
-            return true;
-        }
-    }
-    bool added = add(frame, (struct put_off){.thread = thread});
-    PyErr_Clear();
-    return added;
-}
-
 /* It has no limit any more. */
 void put_off_forget(unsigned long thread) {
     for (size_t i = count; i-- > 0;) {
@@ -156,4 +144,20 @@ void put_off_forget(unsigned long thread) {
             take_out(i, &put_off);
         }
     }
+}
+
+/* A worker, whose current frame this is: its limits look at the next instruction. */
+bool put_off_limits(PyObject *frame, unsigned long thread) {
+    PyObject *code = PyObject_GetAttrString(frame, "f_code");
+    bool waits = false;
+    for (size_t i = 0; i < count; i++) {
+        waits = waits || (all[i].thread == thread && all[i].type == NULL && all[i].code == code);
+    }
+    Py_XDECREF(code);
+    if (!waits) {
+        put_off_forget(thread); /* for a function that it has left meanwhile, by an exception */
+        waits = add(frame, (struct put_off){.thread = thread});
+    }
+    PyErr_Clear();
+    return waits;
 }

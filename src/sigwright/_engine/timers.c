@@ -223,7 +223,8 @@ bool timers_run(void) {
         if (!timer->cancelled) {
             struct scope *floor = self->floor;
             self->floor = self->newest;
-            door_quiet(); /* it may run for long, or sleep */
+            self->due_ns = NEVER; /* of those inside, as yet */
+            door_quiet();         /* it may run for long, or sleep */
             done = run_one(timer);
             self->floor = floor;
             self->due_ns = 0; /* limits that had to wait: look at all */
