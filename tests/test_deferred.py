@@ -79,7 +79,7 @@ def test_a_handler_waits_and_has_run_when_the_block_is_left(arrived):
 
 def test_a_handler_from_another_process_waits_too(arrived):
     with deferred():
-        subprocess.run(["kill", "-USR1", str(os.getpid())], check=True)  # subprocess waits, in C
+        subprocess.run(["sh", "-c", f"kill -USR1 {os.getpid()}"], check=True)
         until(lambda: signal.stats()[signal.SIGUSR1].handler.waiting)
         spin(0.02)
         assert arrived == []
@@ -222,6 +222,32 @@ def test_run_pending_opens_the_outermost_block_for_a_moment_and_no_inner_one(arr
         assert section.run_pending() is True
         assert arrived == [signal.SIGUSR1, signal.SIGUSR2, REALTIME]
     assert arrived == [signal.SIGUSR1, signal.SIGUSR2, REALTIME]  # once
+
+
+def test_run_pending_takes_no_account_of_blocks_that_are_suspended(arrived):
+    def generator():
+        with deferred() as section:
+            send(signal.SIGUSR2)
+            assert section.run_pending() is outermost
+            assert arrived == ([signal.SIGUSR2] if outermost else [])
+            yield
+
+    outermost = True
+    suspended = generator()
+    next(suspended)
+    arrived.clear()
+    with deferred() as section:
+        send(signal.SIGUSR1)
+        assert section.run_pending() is True
+        assert arrived == [signal.SIGUSR1]
+        outermost = False
+        arrived.clear()
+        other = generator()
+        next(other)
+        assert arrived == []
+    assert arrived == [signal.SIGUSR2]
+    suspended.close()
+    other.close()
 
 
 def test_run_pending_runs_a_limit_that_is_due():

@@ -30,7 +30,7 @@ import sys
 import time
 from _queue import Empty  # queue.Empty; the module queue imports threading
 from _thread import RLock, get_ident
-from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import wraps
 from types import CoroutineType
 
@@ -457,10 +457,11 @@ class GracefulShutdown:
             left = bool(self._leave(exc_type, exc_value, traceback))
         finally:
             try:
-                stack = ExitStack()
-                stack.callback(self._call_one, stack)
-                # Not `with`: the block's exception is to be the context of theirs.
-                stack.__exit__(*((None, None, None) if left else (exc_type, exc_value, traceback)))
+                errors = _Errors(exc_value)
+                while self._callbacks:
+                    with errors:
+                        self._call_one()
+                errors.throw()
             finally:
                 self._close()
         return left
@@ -488,19 +489,16 @@ class GracefulShutdown:
             frame = frame.f_back
         return frame is not None and frame.f_code is leaving
 
-    def _call_one(self, stack: ExitStack) -> None:
-        """Call the last callback, and have `stack` see to the others, whatever happens here."""
-        if self._callbacks:
-            stack.callback(self._call_one, stack)
-            function, args, kwargs = self._callbacks.pop()
-            self._limit = fail_at(math.inf)
-            # Not before: from here on _interrupt() sees to it.
-            self._limit.deadline = time.monotonic() + self._turn()
-            with self._limit:
-                result = function(*args, **kwargs)
-            if isinstance(result, CoroutineType):
-                result.close()
-                raise TypeError(f"{function!r} is async: that needs `async with`")
+    def _call_one(self) -> None:
+        function, args, kwargs = self._callbacks.pop()
+        self._limit = fail_at(math.inf)
+        # Not before: from here on _interrupt() sees to it.
+        self._limit.deadline = time.monotonic() + self._turn()
+        with self._limit:
+            result = function(*args, **kwargs)
+        if isinstance(result, CoroutineType):
+            result.close()
+            raise TypeError(f"{function!r} is async: that needs `async with`")
 
     # --- async with ----------------------------------------------------------------------------
 
@@ -534,22 +532,21 @@ class GracefulShutdown:
             left = self._place.leave(exc_type, exc_value, traceback)
         finally:
             try:
-                stack = AsyncExitStack()
-                stack.push_async_callback(self._await_one, stack)
-                details = (None, None, None) if left else (exc_type, exc_value, traceback)
-                await stack.__aexit__(*details)
+                errors = _Errors(exc_value)
+                while self._callbacks:
+                    with errors:
+                        await self._await_one()
+                errors.throw()
             finally:
                 self._close()
                 self._give_sigint_back()
         return left
 
-    async def _await_one(self, stack: AsyncExitStack) -> None:
-        if self._callbacks:
-            stack.push_async_callback(self._await_one, stack)
-            function, args, kwargs = self._callbacks.pop()
-            result = function(*args, **kwargs)
-            if hasattr(result, "__await__"):
-                await self._place.limited(result)
+    async def _await_one(self) -> None:
+        function, args, kwargs = self._callbacks.pop()
+        result = function(*args, **kwargs)
+        if hasattr(result, "__await__"):
+            await self._place.limited(result)
 
     # --- a decorator ---------------------------------------------------------------------------
 
@@ -605,6 +602,51 @@ class GracefulShutdown:
         signum = self._info.si_signo
         atexit.register(_end_by, signum)
         raise SystemExit(128 + signum)
+
+
+class _Errors:
+    """What callbacks raise: kept until all have run, and each the next one's context.
+
+    As of nested blocks, then. (An ExitStack loses all but the last one where the block itself has
+    not raised.)
+    """
+
+    def __init__(self, block: BaseException | None) -> None:
+        self._block = block
+        self._all: list[BaseException] = []
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if exc_value is not None:
+            end = exc_value
+            while not self._has(end) and (context := end.__context__) is not None:
+                if context is self._block:
+                    break
+                end = context
+            if self._all and not self._has(end) and end is not self._block:  # no circles
+                end.__context__ = self._all[-1]
+            self._all.append(exc_value)
+        return True
+
+    def _has(self, error: BaseException) -> bool:
+        return any(error is one for one in self._all)
+
+    def throw(self) -> None:
+        """Raise the last one, if there is one."""
+        if self._all:
+            last = self._all[-1]
+            context = last.__context__
+            try:
+                raise last
+            finally:
+                last.__context__ = context  # `raise` has put the block's in its place
 
 
 def _end_by(signum: int) -> None:

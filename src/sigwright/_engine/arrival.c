@@ -165,6 +165,7 @@ static void tell_main_thread(enum door door) {
     if (here || arrivals.marks_anywhere) {
         arrivals.door_handler(atomic_load(&arrivals.doors[LOUD]));
     }
+    arrivals.landed += here;
     if (!here && atomic_exchange(&inbox->rung[door], 1) == 0 && !send_ring(door)) {
         atomic_store(&inbox->rung[door], 0);
     }
@@ -496,6 +497,7 @@ void door_landed(int signum, siginfo_t *info, void *context) {
     uint32_t parity = enter();
     struct inbox *inbox = arrivals.inbox;
     if (!atomic_load(&arrivals.closed) && on_main_thread()) {
+        arrivals.landed++;
         uint64_t stdlib = atomic_exchange(&inbox->stdlib, 0);
         for (uint64_t left = stdlib; left != 0; left &= left - 1) {
             arrivals.door_handler(__builtin_ctzll(left) + 1);

@@ -50,6 +50,9 @@ struct arrival_state {
     /* The main thread is inside one of our functions that looks for arrivals before it returns:
      * there is no gap for the timer to close. Written by the main thread, read on it. */
     volatile sig_atomic_t looks_soon;
+    /* How often something has landed on the main thread and broken its system call. Written and
+     * read there. */
+    volatile uint32_t landed;
     _Atomic uint64_t wakeup; /* the wakeup fd with its flags, in one word */
 
     /* C handlers from before ours: real faults go to them first, and every arrival where the signal

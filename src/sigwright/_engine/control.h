@@ -96,6 +96,7 @@ void deferral_after_fork(struct control *self);
 /* frames.c */
 enum suspends frame_suspends(PyObject *frame);
 bool frame_is_running(PyObject *frame, PyObject *current);
+bool is_importing(PyObject *frame);
 bool debugger_holds(PyObject *frame, PyObject *current);
 PyObject *frame_of_thread(unsigned long ident);
 PyObject *frame_entering(void);

@@ -305,6 +305,26 @@ static bool simulate(int signum, PyObject *frame) {
     return call_handler(signum, frame, NULL);
 }
 
+/* Between __enter__ and its block; or in an __enter__ that waits, for a lock perhaps, and has not
+ * returned. Both look the same. But what has returned has its next look elsewhere, and at once;
+ * what waits comes back to the same place when something has landed and broken its system call. */
+static bool must_not_run_yet(PyObject *frame) {
+    static PyObject *refused; /* compared, never followed */
+    static uint32_t landed;
+    if (engine.entering || !is_entering(frame)) {
+        engine.entering = false;
+        refused = NULL;
+        return false;
+    }
+    if (refused == frame && landed != arrivals.landed) {
+        refused = NULL;
+        return false;
+    }
+    refused = frame;
+    landed = arrivals.landed;
+    return true;
+}
+
 static PyObject *dispatcher(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
     (void)module;
     int signum;
@@ -315,8 +335,9 @@ static PyObject *dispatcher(PyObject *module, PyObject *const *args, Py_ssize_t 
     if (!parse_int(args[0], &signum)) {
         return NULL;
     }
-    if (signum >= 1 && signum < SIGNALS && is_entering(args[1])) {
+    if (signum >= 1 && signum < SIGNALS && must_not_run_yet(args[1])) {
         arrivals.door_handler(signum); /* for the interpreter's next look */
+        arm_timer();
         Py_RETURN_NONE;
     }
     /* A call for another signal that has a handler is simulated (_thread.interrupt_main), or came

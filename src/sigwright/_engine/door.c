@@ -361,6 +361,13 @@ void door_after_fork(void) {
 /* Ringing has stopped (arrivals.closed). The doors keep their C handler, which does nothing any
  * more: a ring that is still on its way must not end the process. */
 void door_close(void) {
+    /* Nor does the interpreter set their action back, where its table says SIG_IGN: on 3.15 workers
+     * are sent the loud one, and one that has not run since would be ended by it. */
+    int loud = atomic_load(&arrivals.doors[LOUD]);
+    if (Py_Version >= 0x030F0000 && set_stdlib_handler(loud, engine.sig_ign)) {
+        land_at(loud, 0);
+    }
+    PyErr_Clear();
     delete_timer();
     arrivals_end();
 }

@@ -18,6 +18,7 @@ struct engine {
     bool closed;        /* the interpreter is ending: everything goes to the stdlib's module */
     bool wiped_on_fork; /* the kernel wipes the inbox in a child; otherwise our hook does */
     bool in_tracer; /* deliver nothing meanwhile: the tracer would swallow what a handler raises */
+    bool entering;  /* an __enter__ of ours looks for signals itself */
     int depth;      /* handlers that run inside one another now */
     PyObject *raised;    /* the last that a handler raised while a timer's callback ran; or NULL */
     uint64_t deliveries; /* of all signals, ever: pause() asks whether there was one */

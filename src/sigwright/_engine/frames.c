@@ -96,6 +96,19 @@ bool debugger_holds(PyObject *frame, PyObject *current) {
     return met && found;
 }
 
+/* It is importlib's own: interrupted between taking the lock of a module and `try`, it keeps it,
+ * and whoever imports that module next waits for ever. */
+bool is_importing(PyObject *frame) {
+    PyObject *globals = PyObject_GetAttrString(frame, "f_globals");
+    PyObject *name = globals == NULL ? NULL : PyDict_GetItemString(globals, "__name__");
+    const char *text =
+        name != NULL && PyUnicode_Check(name) ? PyUnicode_AsUTF8AndSize(name, NULL) : NULL;
+    bool is = text != NULL && strncmp(text, "importlib._bootstrap", 20) == 0;
+    Py_XDECREF(globals);
+    PyErr_Clear();
+    return is;
+}
+
 /* The current frame of another thread, or NULL: no such thread. */
 PyObject *frame_of_thread(unsigned long ident) {
     PyObject *function = PySys_GetObject("_current_frames"); /* borrowed */

@@ -64,6 +64,10 @@ uint64_t wants_at(const Scope *scope) {
 static bool look_at_scopes(struct control *self, PyObject *current) {
     uint64_t now = monotonic_ns();
     bool due = false;
+    if (is_importing(current)) {
+        self->due_ns = now + LOOK_SOON_NS;
+        return false;
+    }
     for (Scope *scope = self->newest; scope != NULL && scope != self->floor; scope = scope->outer) {
         if (wants_at(scope) <= now && may_interrupt(scope, now, current)) {
             scope->over = true;
@@ -148,6 +152,16 @@ static bool holes_on_stack(PyObject *frame) {
     return found;
 }
 
+/* The same, where a yield may lie in between, and the caller of the generator be struck. */
+static bool due_in_generator(struct control *worker, uint64_t now) {
+    const Scope *scope = worker->newest;
+    while (scope != NULL &&
+           !(wants_at(scope) <= now && frame_suspends(scope->frame) == SUSPENDABLE)) {
+        scope = scope->outer;
+    }
+    return scope != NULL;
+}
+
 /* Any thread, with the GIL. */
 void limits_interrupt_worker(struct control *worker) {
     uint64_t now = monotonic_ns();
@@ -155,11 +169,10 @@ void limits_interrupt_worker(struct control *worker) {
     int collects = PyGC_Disable(); /* see interrupt_is_due() */
     if (worker->newest == NULL || current == NULL) {
         worker->due_ns = NEVER; /* it has none, or runs no Python code any more */
-    } else if (is_entering(current)) {
-        worker->due_ns = now + LOOK_SOON_NS;
     } else if (deferral_holds_limits(worker, current)) {
         worker->due_ns = now + LOOK_AGAIN_NS; /* the section's end looks, too */
-    } else if (holes_on_stack(current) && put_off_limits(current, worker->ident)) {
+    } else if ((is_entering(current) || holes_on_stack(current) || due_in_generator(worker, now)) &&
+               put_off_limits(current, worker->ident)) {
         worker->putting_off = true;
         worker->due_ns = now + LOOK_AGAIN_NS; /* it looks by itself, before that */
     } else if (interrupt_is_due(worker, current)) {

@@ -100,7 +100,10 @@ static PyObject *section_enter(PyObject *object, PyObject *unused) {
     self->entries = entry;
     set_mask(SIG_BLOCK, self->signals, &entry->mask);
     /* What has arrived until now is of the time before. */
-    if (PyErr_CheckSignals() < 0) {
+    engine.entering = true;
+    int looked = PyErr_CheckSignals();
+    engine.entering = false;
+    if (looked < 0) {
         leave(self);
         return NULL;
     }

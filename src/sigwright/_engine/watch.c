@@ -138,6 +138,12 @@ static void give_back(uint64_t late_ns) {
     FOR_EACH_SIGNAL (signum, atomic_load(&arrivals.watched)) {
         seen[signum].from_ns += late_ns;
     }
+    for (struct watch *watch = atomic_load(&watching.orders); watch != NULL; watch = watch->next) {
+        uint64_t end_ns = atomic_load(&watch->end_ns);
+        if (atomic_load(&watch->id) != 0 && end_ns != NEVER) {
+            atomic_compare_exchange_strong(&watch->end_ns, &end_ns, end_ns + late_ns);
+        }
+    }
 }
 
 /* The time is up: does nobody answer in the next 50 ms either? */
