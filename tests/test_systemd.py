@@ -251,7 +251,7 @@ def test_the_watchdog_is_fed_in_the_block_only(manager):
         WATCHDOG_USEC="100000",
     )
     names = [next(iter(message)) for message in messages]
-    assert 3 <= names.count("WATCHDOG") <= 12
+    assert names.count("WATCHDOG") >= 3
     assert names[0] == "READY" and names[-1] == "STATUS"
 
 
@@ -289,8 +289,10 @@ with graceful_shutdown(grace=300) as stop:
         while "STATUS" not in (message := manager.read()):
             fed += "WATCHDOG" in message
         assert fed >= 3
-        time.sleep(0.3)  # six periods
-        assert len(manager.read_all()) <= 1  # which came on the way into the call
+        time.sleep(0.4)
+        manager.read_all()  # what came on the way into the call
+        time.sleep(0.4)  # eight periods
+        assert manager.read_all() == []
         assert process.poll() is None, process.stderr.read()
     finally:
         process.kill()

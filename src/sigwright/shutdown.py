@@ -38,12 +38,10 @@ from . import _engine, siginfo, systemd
 from .limits import Cancelled, CancelScope, fail_at
 from .listening import Listener, Registration, _running_loop
 from .sections import ASYNC_GENERATOR, COROUTINE, GENERATOR, is_function, suspends
-from .stopping import can_set_handlers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asyncio import Timeout
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType, TracebackType
     from typing import Any, Literal, ParamSpec, Self, TypeAlias, TypeVar
 
@@ -508,8 +506,10 @@ class GracefulShutdown:
         Raises:
             RuntimeError: It is entered already; no such event loop runs here.
         """
-        place = _TrioPlace(self) if _in_trio() else _AsyncioPlace(self)
-        give_sigint_back = _take_sigint_from_loop(self._signums)
+        from .shutdown_loops import AsyncioPlace, TrioPlace, take_sigint_from_loop
+
+        place = TrioPlace(self) if _in_trio() else AsyncioPlace(self)
+        give_sigint_back = take_sigint_from_loop(self._signums)
         try:
             self._open(place.ask)
         except BaseException:
@@ -668,6 +668,12 @@ def _stay(*_: object) -> bool:
     return False
 
 
+def _in_trio() -> bool:
+    """Whether a task of trio's runs here; trio may be there in part, while a thread imports it."""
+    in_trio_task = getattr(sys.modules.get("trio.lowlevel"), "in_trio_task", None)
+    return in_trio_task is not None and bool(in_trio_task())
+
+
 _entered: list[GracefulShutdown] = []
 """The blocks that are in force in this process, the oldest first."""
 
@@ -683,142 +689,3 @@ def _forget() -> None:
 
 
 os.register_at_fork(after_in_child=_forget)
-
-
-# --- event loops --------------------------------------------------------------------------------
-
-
-def _in_trio() -> bool:
-    """Whether a task of trio's runs here; trio may be there in part, while a thread imports it."""
-    in_trio_task = getattr(sys.modules.get("trio.lowlevel"), "in_trio_task", None)
-    return in_trio_task is not None and bool(in_trio_task())
-
-
-class _AsyncioPlace:
-    """A block in a task of asyncio: cancelled as asyncio.timeout() does it."""
-
-    def __init__(self, shutdown: GracefulShutdown) -> None:
-        loop = _running_loop()
-        if loop is None:
-            raise RuntimeError(
-                "`async with` needs a task of asyncio, uvloop or trio, and none runs"
-            )
-        self._asyncio = sys.modules["asyncio"]
-        self._loop = loop
-        self._task = self._asyncio.current_task()
-        self._cancelling = self._task.cancelling()
-        self._shutdown = shutdown
-        self._cancels = shutdown._cancel
-        self._cancelled = False
-        self._limit: Timeout | None = None
-
-    def ask(self) -> None:
-        """The request has come: in any thread, perhaps in the middle of the loop's own code."""
-        with suppress(RuntimeError):  # closed, and so is the block
-            self._loop.call_soon_threadsafe(self._asked)
-
-    def _asked(self) -> None:
-        if self._limit is not None:
-            if not self._limit.expired():
-                self._limit.reschedule(self._loop.time() + self._shutdown._turn())
-        elif self._cancels:
-            self._cancelled = True
-            self._task.cancel()
-
-    def enter(self) -> None:
-        pass
-
-    def leave(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
-        self._cancels = False
-        return (
-            self._cancelled
-            and self._task.uncancel() <= self._cancelling
-            and exc_type is not None
-            and issubclass(exc_type, self._asyncio.CancelledError)
-        )
-
-    async def limited(self, awaitable: Awaitable[object]) -> None:
-        turn = self._shutdown._turn()
-        limit = self._asyncio.timeout(None if turn == math.inf else turn)
-        try:
-            async with limit as self._limit:
-                await awaitable
-        finally:
-            self._limit = None
-
-
-class _TrioPlace:
-    """A block in a task of trio: cancelled by a scope of trio's."""
-
-    def __init__(self, shutdown: GracefulShutdown) -> None:
-        self._trio = sys.modules["trio"]
-        self._token = self._trio.lowlevel.current_trio_token()
-        self._shutdown = shutdown
-        self._scope = self._trio.CancelScope()
-        self._limit: Any = None
-
-    def ask(self) -> None:
-        """The request has come: in any thread, perhaps in the middle of trio's own code."""
-        with suppress(self._trio.RunFinishedError):
-            self._token.run_sync_soon(self._asked)
-
-    def _asked(self) -> None:
-        if self._limit is not None:
-            self._set_limit()
-        elif self._shutdown._cancel:
-            self._scope.cancel()
-
-    def _set_limit(self) -> None:
-        # An orderly end is not for who cancels from further out to cut short: grace limits it.
-        self._limit.deadline = self._trio.current_time() + self._shutdown._turn()
-        self._limit.shield = self._shutdown.requested
-
-    def enter(self) -> None:
-        self._scope.__enter__()
-
-    def leave(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
-        return bool(self._scope.__exit__(exc_type, exc_value, traceback))
-
-    async def limited(self, awaitable: Awaitable[object]) -> None:
-        try:
-            with self._trio.fail_after(math.inf) as self._limit:
-                self._set_limit()
-                await awaitable
-        finally:
-            self._limit = None
-
-
-def _take_sigint_from_loop(signums: tuple[int, ...]) -> Callable[[], object]:
-    """Have Ctrl+C ask, and nothing else, inside of asyncio.run() and trio.run().
-
-    They set a handler of their own for SIGINT, which cancels the main task or raises
-    KeyboardInterrupt: beside ours, the second answer to one question. Theirs alone is taken away,
-    and it is back after the block; a handler of the program's stays. Returns what gives it back.
-    """
-    import signal as stdlib  # what they have called: also where sigwright stands in for it
-
-    handler = stdlib.getsignal(stdlib.SIGINT)
-    module = getattr(getattr(handler, "func", handler), "__module__", None)
-    if (
-        stdlib.SIGINT not in signums
-        or module not in ("asyncio.runners", "trio._core._ki")
-        or not can_set_handlers()
-    ):
-        return _stay
-    stdlib.signal(stdlib.SIGINT, stdlib.default_int_handler)
-
-    def give_back() -> None:
-        if stdlib.getsignal(stdlib.SIGINT) is stdlib.default_int_handler:
-            stdlib.signal(stdlib.SIGINT, handler)
-
-    return give_back

@@ -65,8 +65,8 @@ static void unset_timer(void) {
 /* The main thread is to look at that time, or before. False with OSError set: the kernel has no
  * timer to give. */
 bool clock_need(uint64_t at_ns) {
-    if (at_ns >= set_to) {
-        return true;
+    if (at_ns >= set_to || atomic_load(&arrivals.closed)) {
+        return true; /* after the end nothing is interrupted: the door has no handler any more */
     }
     if (atomic_load(&arrivals.clock) == -1 && !make_timer()) {
         return false;
@@ -78,6 +78,9 @@ bool clock_need(uint64_t at_ns) {
 
 /* In the main thread or, with the GIL, in any other. */
 void clock_look_now(void) {
+    if (atomic_load(&arrivals.closed)) {
+        return;
+    }
     atomic_store(&arrivals.inbox->clock_due, 1);
     ring_main_thread();
 }
@@ -194,7 +197,8 @@ static bool start_waiter(void) {
 }
 
 bool clock_need_for_worker(uint64_t at_ns) {
-    if (at_ns >= atomic_load_explicit(&waiter.wake_at_ns, memory_order_relaxed)) {
+    if (at_ns >= atomic_load_explicit(&waiter.wake_at_ns, memory_order_relaxed) ||
+        atomic_load(&arrivals.closed)) {
         return true;
     }
     if (!waiter.running && (engine.closing || !start_waiter())) {

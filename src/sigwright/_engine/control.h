@@ -45,9 +45,12 @@ struct control {
     unsigned long ident; /* threading.get_ident() */
     pid_t tid;
 
-    Scope *newest;     /* the innermost limit */
-    Scope *floor;      /* the innermost one that does not interrupt now; see timers.c */
-    uint64_t due_ns;   /* when the next of its limits wants to interrupt; never later than that */
+    Scope *newest;   /* the innermost limit */
+    Scope *floor;    /* the innermost one that does not interrupt now; see timers.c */
+    uint64_t due_ns; /* when the next of its limits wants to interrupt; never later than that */
+    void
+        *seen_frame; /* a worker's current frame, and the instruction, at the last look: compared */
+    long seen_at;
     bool putting_off;  /* a worker: it looks for what is due at its next instruction */
     bool interrupting; /* a worker: PyThreadState_SetAsyncExc() was called, and nothing seen */
 

@@ -148,13 +148,15 @@ static bool make_room(struct control *self) {
 static PyObject *section_enter(PyObject *object, PyObject *unused) {
     (void)unused;
     struct deferred_section *section = (struct deferred_section *)object;
+    PyObject *frame = frame_entering(); /* first: it may run the collector */
     struct control *self = control_here();
     if (self == NULL || (self->depth == self->room && !make_room(self))) {
+        Py_DECREF(frame);
         return NULL;
     }
     self->deferrals[self->depth++] = (struct deferral){
         .section = Py_NewRef(object),
-        .frame = frame_entering(),
+        .frame = frame,
         .signals = section->signals,
         .all = section->all,
     };

@@ -159,15 +159,17 @@ void timers_drop_all(void);
 
 /* limits.c */
 bool limits_interrupt_here(void);
+void limits_look_later(void);
 
 /* places.c */
 bool is_entering(PyObject *frame);
-bool is_in_hole(PyObject *frame);
+PyObject *frame_in_hole(PyObject *frame);
+bool is_in_block(PyObject *code, long offset);
 bool has_holes(PyObject *code);
 
 /* putting_off.c */
 bool put_off_if_in_hole(PyObject *frame);
-bool put_off_limits(PyObject *frame, unsigned long thread);
+bool put_off_limits(PyObject *frame, unsigned long thread, bool entering);
 void put_off_forget(unsigned long thread);
 
 /* sections.c */

@@ -20,6 +20,7 @@ static bool start_thread(void) {
     if (atomic_exchange(&watching.running, true)) {
         return true;
     }
+    atomic_store(&watching.alive_ns, monotonic_ns());
     pthread_attr_t attributes;
     pthread_t thread;
     sigset_t all, mask;

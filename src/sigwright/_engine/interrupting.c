@@ -125,8 +125,16 @@ bool limits_interrupt_here(void) {
     if (self == NULL || self->newest == NULL) {
         return true;
     }
+    self->putting_off = false;
     self->due_ns = 0;
     return raise_if_due(self, (PyObject *)PyEval_GetFrame());
+}
+
+/* The waiter does, in a moment. */
+void limits_look_later(void) {
+    if (here != NULL) {
+        here->putting_off = false;
+    }
 }
 
 bool limits_interrupt_main(PyObject *frame) {
@@ -162,6 +170,24 @@ static bool due_in_generator(struct control *worker, uint64_t now) {
     return scope != NULL;
 }
 
+/* True: it looks for itself at its next instruction, or will. One that has not come to any in 10 ms
+ * is blocked in C: then no events for a while, since every thread in this function pays for them.
+ */
+static bool put_off(struct control *worker, PyObject *current, uint64_t now) {
+    if (worker->putting_off) {
+        worker->putting_off = false;
+        put_off_forget(worker->ident);
+        worker->due_ns = now + LOOK_AGAIN_NS;
+        return true;
+    }
+    PyObject *frame = frame_in_hole(current);
+    frame = frame == NULL ? Py_NewRef(current) : frame;
+    worker->putting_off = put_off_limits(frame, worker->ident, is_entering(current));
+    Py_DECREF(frame);
+    worker->due_ns = now + AGAIN_FIRST_NS;
+    return worker->putting_off;
+}
+
 /* Any thread, with the GIL. */
 void limits_interrupt_worker(struct control *worker) {
     uint64_t now = monotonic_ns();
@@ -172,9 +198,8 @@ void limits_interrupt_worker(struct control *worker) {
     } else if (deferral_holds_limits(worker, current)) {
         worker->due_ns = now + LOOK_AGAIN_NS; /* the section's end looks, too */
     } else if ((is_entering(current) || holes_on_stack(current) || due_in_generator(worker, now)) &&
-               put_off_limits(current, worker->ident)) {
-        worker->putting_off = true;
-        worker->due_ns = now + LOOK_AGAIN_NS; /* it looks by itself, before that */
+               put_off(worker, current, now)) {
+        /* not from here */
     } else if (interrupt_is_due(worker, current)) {
         worker->interrupting = true;
         PyThreadState_SetAsyncExc(worker->ident, cancelled);
@@ -243,6 +268,8 @@ static int cancelled_init(PyObject *self, PyObject *args, PyObject *kwargs) {
     if (thread != NULL && thread->interrupting) {
         thread->interrupting = false;
         note_interrupted(thread);
+    } else if (thread != NULL && any_over(thread->newest)) {
+        note_interrupted(thread); /* 3.11 makes the instance late, after one that came later */
     } else if (!making) {
         PyErr_SetString(PyExc_TypeError, "Cancelled is raised by CancelScope only");
         return -1;

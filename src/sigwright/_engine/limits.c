@@ -165,12 +165,15 @@ static void scope_dealloc(PyObject *object) {
 static PyObject *scope_enter(PyObject *object, PyObject *unused) {
     (void)unused;
     Scope *self = (Scope *)object;
+    PyObject *frame = frame_entering(); /* first: it may run the collector */
     if (self->owner != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "the scope is entered already");
+        Py_DECREF(frame);
         return NULL;
     }
     struct control *owner = control_here();
     if (owner == NULL || !refuse_in_loop()) {
+        Py_DECREF(frame);
         return NULL;
     }
     if (self->span_ns >= 0) {
@@ -181,9 +184,10 @@ static PyObject *scope_enter(PyObject *object, PyObject *unused) {
     self->cancel_wanted = self->interrupted = self->caught = self->held = self->suspended = false;
     self->again_ns = self->again_delay_ns = 0;
     if (!plan(owner, wants_at(self))) {
+        Py_DECREF(frame);
         return NULL;
     }
-    self->frame = frame_entering();
+    self->frame = frame;
     self->outer = owner->newest;
     self->owner = owner;
     owner->newest = (Scope *)Py_NewRef(object);

@@ -131,19 +131,56 @@ bool is_entering(PyObject *frame) {
     return opcodes().load_special != 0 && frame != Py_None && look(frame, calls_enter);
 }
 
-/* No exception may be set. */
-bool is_in_hole(PyObject *frame) {
-    return opcodes().jump_backward != 0 && frame != Py_None && look(frame, is_hole);
+/* The frame is of the trace function that the other one called. */
+static bool traces(PyObject *frame, PyObject *traced) {
+    PyObject *function = PyObject_GetAttrString(traced, "f_trace");
+    PyObject *its = function == NULL ? NULL : PyObject_GetAttrString(function, "__code__");
+    PyObject *code = its == NULL ? NULL : PyObject_GetAttrString(frame, "f_code");
+    bool does = code != NULL && code == its;
+    Py_XDECREF(code);
+    Py_XDECREF(its);
+    Py_XDECREF(function);
+    PyErr_Clear();
+    return does;
+}
+
+/* This frame, where it stands in a hole; or the one that called it there as its trace function. A
+ * new reference, or NULL. No exception may be set. */
+PyObject *frame_in_hole(PyObject *frame) {
+    if (opcodes().jump_backward == 0 || frame == NULL || frame == Py_None) {
+        return NULL;
+    }
+    if (look(frame, is_hole)) {
+        return Py_NewRef(frame);
+    }
+    PyObject *outer = PyObject_GetAttrString(frame, "f_back");
+    PyErr_Clear();
+    if (outer != NULL && outer != Py_None && look(outer, is_hole) && traces(frame, outer)) {
+        return outer;
+    }
+    Py_XDECREF(outer);
+    return NULL;
+}
+
+/* Would a block around it see what is raised there? `offset` in bytes. */
+bool is_in_block(PyObject *code, long offset) {
+    struct place place;
+    bool in = read_code(code, &place) && is_covered(&place, offset / 2);
+    release(&place);
+    return in;
 }
 
 bool has_holes(PyObject *code) {
     struct place place;
+    if (opcodes().jump_backward == 0) {
+        return false;
+    }
     bool found = false;
-    if (opcodes().jump_backward != 0 && read_code(code, &place)) {
+    if (read_code(code, &place)) {
         for (Py_ssize_t i = 0; !found && i * 2 < place.length; i++) {
             found = is_hole(&place, i);
         }
-        release(&place);
     }
+    release(&place);
     return found;
 }

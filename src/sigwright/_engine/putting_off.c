@@ -12,6 +12,8 @@ static struct put_off {
     PyObject *code;
     PyObject *type, *value, *traceback; /* type NULL: a worker's limits, if they are still due */
     unsigned long thread;
+    bool entering; /* the next instruction stores what __enter__ returned: the one after it */
+    bool entered;
 } * all;
 static size_t count, room;
 
@@ -87,10 +89,19 @@ static void take_out(size_t place, struct put_off *taken) {
 static PyObject *call_back(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
     (void)module;
     unsigned long thread = PyThread_get_thread_ident();
-    for (size_t i = 0; nargs > 0 && i < count; i++) {
+    for (size_t i = 0; nargs > 1 && i < count; i++) {
         if (all[i].code == args[0] && all[i].thread == thread) {
+            if (all[i].entering) {
+                all[i].entering = false;
+                all[i].entered = true;
+                break;
+            }
             struct put_off put_off;
             take_out(i, &put_off);
+            if (put_off.entered && !is_in_block(args[0], PyLong_AsLong(args[1]))) {
+                limits_look_later(); /* the block is empty, and this is its end */
+                break;
+            }
             if (put_off.type != NULL) {
                 PyErr_Restore(put_off.type, put_off.value, put_off.traceback);
                 return NULL;
@@ -129,7 +140,10 @@ static bool add(PyObject *frame, struct put_off put_off) {
 bool put_off_if_in_hole(PyObject *frame) {
     struct put_off put_off = {.thread = PyThread_get_thread_ident()};
     PyErr_Fetch(&put_off.type, &put_off.value, &put_off.traceback);
-    if (is_in_hole(frame) && add(frame, put_off)) {
+    PyObject *hole = frame_in_hole(frame);
+    bool added = hole != NULL && add(hole, put_off);
+    Py_XDECREF(hole);
+    if (added) {
         return true;
     }
     PyErr_Restore(put_off.type, put_off.value, put_off.traceback); /* without it: as ever */
@@ -147,7 +161,7 @@ void put_off_forget(unsigned long thread) {
 }
 
 /* A worker, whose current frame this is: its limits look at the next instruction. */
-bool put_off_limits(PyObject *frame, unsigned long thread) {
+bool put_off_limits(PyObject *frame, unsigned long thread, bool entering) {
     PyObject *code = PyObject_GetAttrString(frame, "f_code");
     bool waits = false;
     for (size_t i = 0; i < count; i++) {
@@ -156,7 +170,7 @@ bool put_off_limits(PyObject *frame, unsigned long thread) {
     Py_XDECREF(code);
     if (!waits) {
         put_off_forget(thread); /* for a function that it has left meanwhile, by an exception */
-        waits = add(frame, (struct put_off){.thread = thread});
+        waits = add(frame, (struct put_off){.thread = thread, .entering = entering});
     }
     PyErr_Clear();
     return waits;

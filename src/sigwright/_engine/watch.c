@@ -133,17 +133,29 @@ static void see(uint64_t signals) {
     }
 }
 
-/* So late was the watch itself: it does not count. */
+/* So long the watch itself did not run: it does not count. */
 static void give_back(uint64_t late_ns) {
     FOR_EACH_SIGNAL (signum, atomic_load(&arrivals.watched)) {
         seen[signum].from_ns += late_ns;
     }
     for (struct watch *watch = atomic_load(&watching.orders); watch != NULL; watch = watch->next) {
         uint64_t end_ns = atomic_load(&watch->end_ns);
+        uint64_t age_ns = monotonic_ns() - atomic_load(&watch->given_ns);
+        uint64_t more_ns = late_ns < age_ns ? late_ns : age_ns;
         if (atomic_load(&watch->id) != 0 && end_ns != NEVER) {
-            atomic_compare_exchange_strong(&watch->end_ns, &end_ns, end_ns + late_ns);
+            atomic_compare_exchange_strong(&watch->end_ns, &end_ns, end_ns + more_ns);
         }
     }
+}
+
+/* The time, after a sleep of so long. */
+static uint64_t now_after(uint64_t asleep_ns) {
+    uint64_t now_ns = monotonic_ns();
+    uint64_t away_ns = now_ns - atomic_exchange(&watching.alive_ns, now_ns);
+    if (away_ns >= asleep_ns + LATE_NS) {
+        give_back(away_ns - asleep_ns);
+    }
+    return now_ns;
 }
 
 /* The time is up: does nobody answer in the next 50 ms either? */
@@ -153,6 +165,7 @@ static bool stays_unanswered(const struct watch *watch, uint64_t id, int signum)
         uint64_t until_ns = monotonic_ns() + HESITATION_NS;
         for (uint64_t now_ns = 0; now_ns < until_ns; now_ns = monotonic_ns()) {
             sleep_until(monotonic_ns() + GLANCE_NS);
+            now_after(GLANCE_NS);
             see(signal_bit(signum));
             if (atomic_load(&watch->id) != id || seen[signum].mark != mark) {
                 return false;
@@ -171,8 +184,8 @@ static bool claim(struct watch *watch, uint64_t id) {
 }
 
 /* When to look again. */
-static uint64_t judge(struct watch *watch, uint64_t id, const struct order *order) {
-    uint64_t now_ns = monotonic_ns();
+static uint64_t judge(struct watch *watch, uint64_t id, const struct order *order,
+                      uint64_t now_ns) {
     if (order->end_ns != NEVER) {
         if (order->end_ns <= now_ns && claim(watch, id)) {
             end_process(order, __builtin_ctzll(order->signals) + 1, order->given_ns, false);
@@ -205,8 +218,9 @@ static uint64_t look(void) {
     for (struct watch *watch = atomic_load(&watching.orders); watch != NULL; watch = watch->next) {
         struct order order;
         uint64_t id;
+        uint64_t now_ns = now_after(0); /* it may change the order */
         if (read_order(watch, &order, &id)) {
-            uint64_t then_ns = judge(watch, id, &order);
+            uint64_t then_ns = judge(watch, id, &order, now_ns);
             next_ns = then_ns < next_ns ? then_ns : next_ns;
             uint64_t look_ns = monotonic_ns() + LOOK_NS;
             next_ns = look_ns < next_ns ? look_ns : next_ns;
@@ -224,10 +238,7 @@ void *watch_run(void *unused) {
         for (uint64_t next_ns; (next_ns = look()) != NEVER;) {
             uint64_t began_ns = monotonic_ns(); /* it may have hesitated beyond the next time */
             sleep_until(next_ns);
-            uint64_t late_ns = monotonic_ns() - (next_ns > began_ns ? next_ns : began_ns);
-            if (late_ns >= LATE_NS) {
-                give_back(late_ns);
-            }
+            now_after(next_ns > began_ns ? next_ns - began_ns : 0);
         }
         ending_forget();
         atomic_store(&watching.running, false);

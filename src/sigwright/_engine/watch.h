@@ -72,8 +72,9 @@ struct watch {
 
 struct watching {
     _Atomic(struct watch *) orders;
-    _Atomic bool running;    /* the thread is there, or is about to be */
-    char names[SIGNALS][16]; /* "SIGTERM", for the line on stderr */
+    _Atomic bool running;      /* the thread is there, or is about to be */
+    _Atomic uint64_t alive_ns; /* when the thread is known to have run; or was started */
+    char names[SIGNALS][16];   /* "SIGTERM", for the line on stderr */
 };
 extern struct watching watching;
 
