@@ -178,9 +178,14 @@ def cpython(session: nox.Session) -> None:
 
 
 @nox.session
-def sid(session: nox.Session) -> None:
+@nox.parametrize("python_in_sid", ["3.14", "3.15"], ids=["3.14", "3.15"])
+def sid(session: nox.Session, python_in_sid: str) -> None:
     """The same abi3 file on Debian sid's Python 3.14 and 3.15 (root, debootstrap, network)."""
-    session.run("python", "tests/sid/run.py", "--wheel", str(_wheel(session)), *session.posargs)
+    wheel = str(_wheel(session))
+    session.run(
+        *("python", "tests/sid/run.py", "--python", python_in_sid, "--wheel", wheel),
+        *session.posargs,
+    )
 
 
 @nox.session

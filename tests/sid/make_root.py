@@ -15,6 +15,7 @@ happens; and the folder gets its name last, so that half a root is never taken f
 """
 
 import argparse
+import fcntl
 import os
 import shutil
 import subprocess
@@ -58,10 +59,18 @@ def make_root(folder: Path) -> Path:
         sys.exit(f"{folder} is there, and was not made by this program: remove it, or name another")
     if shutil.which("debootstrap") is None:
         raise CannotBeHadError("debootstrap is not installed")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(folder.name + ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the chores of both Pythons may begin together
+        if not is_complete(folder):
+            bootstrap(folder)
+    return folder
+
+
+def bootstrap(folder: Path) -> None:
     unfinished = folder.with_name(folder.name + ".unfinished")
     if unfinished.exists():
         shutil.rmtree(unfinished)
-    unfinished.parent.mkdir(parents=True, exist_ok=True)
     mirror = os.environ.get("SIGWRIGHT_DEBIAN_MIRROR")
     run_alone(
         *("env", "-u", "TMPDIR", "debootstrap", "--variant=minbase", "sid", str(unfinished)),
@@ -79,7 +88,6 @@ def make_root(folder: Path) -> Path:
         )
     marker(unfinished).write_text("\n".join(PACKAGES))
     unfinished.rename(folder)
-    return folder
 
 
 def marker(folder: Path) -> Path:

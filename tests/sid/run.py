@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Run the tests on Python 3.14 and 3.15, with the abi3 file that Python 3.11 built.
 
-    python3 tests/sid/run.py [--wheel FILE] [--root FOLDER]
+    python3 tests/sid/run.py [--python VERSION]... [--wheel FILE] [--root FOLDER]
 
 The Pythons are Debian sid's, in the folder that make_root.py makes (and that this program makes
 when it is not there yet). In it, for each of them: the project's own tests, and CPython's
@@ -91,6 +91,7 @@ def main() -> int:
     )
     parser.add_argument("--wheel", type=Path, help="the abi3 wheel; default: built from here")
     parser.add_argument("--root", type=Path, default=default_folder(), help="make_root.py's folder")
+    parser.add_argument("--python", action="append", choices=VERSIONS, help="default: all of them")
     parser.add_argument("pytest", nargs="*", help="arguments for pytest, after --")
     arguments = parser.parse_args()
     try:
@@ -105,7 +106,7 @@ def main() -> int:
         wheel = arguments.wheel or build_wheel(work)
         rubbish = shutil.ignore_patterns(".*", "build", "build-*", "dist", "_build", "__pycache__")
         shutil.copytree(CHECKOUT, work / "checkout", ignore=rubbish)
-        for version in VERSIONS:
+        for version in arguments.python or VERSIONS:
             python = f"python{version}"
             download_requirements(wheel.resolve(), version, work / python)
             here = f"/srv/{python}/{wheel.name}"

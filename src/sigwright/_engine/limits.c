@@ -401,7 +401,7 @@ static PyGetSetDef scope_properties[] = {
 PyDoc_STRVAR(
     scope_doc,
     "CancelScope(deadline=inf)\n--\n\n"
-    "A block that can be cancelled: at a deadline, and by any thread.\n\n"
+    "A block that can be cancelled: at a deadline, and by any thread::\n\n"
     "    with CancelScope() as scope:\n"
     "        work()  # another thread may call scope.cancel()\n"
     "    if scope.cancelled_caught: ...\n\n"
