@@ -191,8 +191,7 @@ struct constant {
     const char *name;
     long value;
 };
-#define CONSTANT(name)                                                                             \
-    { #name, name }
+#define CONSTANT(name) {#name, name}
 extern const struct constant code_constants[]; /* ends with a NULL name */
 
 /* Each file's functions, added by module.c. */

@@ -29,7 +29,12 @@ static bool plan(struct control *self, uint64_t at_ns) {
 
 /* trio says so to sniffio, which is quick to ask: trio's own answer is a Python function's. */
 static bool runs_trio(PyObject *library) {
-    PyObject *name = library == NULL ? NULL : PyObject_GetAttrString(library, "name");
+    static PyObject *name_of_name;
+    if (name_of_name == NULL) {
+        name_of_name = PyUnicode_InternFromString("name");
+    }
+    PyObject *name =
+        library == NULL || name_of_name == NULL ? NULL : PyObject_GetAttr(library, name_of_name);
     bool perhaps = name == NULL || name != Py_None;
     Py_XDECREF(name);
     PyErr_Clear();

@@ -116,9 +116,8 @@ static PyMethodDef *const public_methods[] = {
 
 /* What the package's own modules use. */
 static PyMethodDef *const inner_methods[] = {
-    actions_methods,  added_handlers_methods, consumers_methods,
-    delivery_methods, info_methods,           run_default_methods,
-    force_exit_methods,
+    actions_methods, added_handlers_methods, consumers_methods,  delivery_methods,
+    info_methods,    run_default_methods,    force_exit_methods,
 };
 
 static bool share(PyObject *module, PyObject *stdlib, const char *name) {

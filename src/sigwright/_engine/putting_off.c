@@ -14,7 +14,7 @@ static struct put_off {
     unsigned long thread;
     bool entering; /* the next instruction stores what __enter__ returned: the one after it */
     bool entered;
-} * all;
+} *all;
 static size_t count, room;
 
 static PyObject *set_local_events;
