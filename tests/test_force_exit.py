@@ -1087,7 +1087,7 @@ def test_bad_arguments_arm_nothing(signums, keywords, error):
 
 def watched():
     """How many orders there are: their numbers are given in turn."""
-    probe = signal._engine.watch([signal.SIGUSR2], 10**12, 0, -1, False)
+    probe = signal._engine.watch([signal.SIGUSR2], 10**12, 0, -1, False, True)
     signal._engine.unwatch(probe)
     return [number for number in range(1, probe) if signal._engine.is_watching(number)]
 

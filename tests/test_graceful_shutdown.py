@@ -468,6 +468,12 @@ ENDLESS = {
     """,
     "a section that defers": """
         with graceful_shutdown(grace=0.5) as stop, signal.deferred():
+            send()
+            while True:
+                time.sleep(0.1)
+    """,
+    "a section that defers, and a worker that waits": """
+        with graceful_shutdown(grace=0.5) as stop, signal.deferred():
             in_thread(stop.wait)
             time.sleep(0.1)
             send()

@@ -395,6 +395,12 @@ def sigaction(
 def stats() -> dict[int, dict[str, int]]: ...
 def unwatch(number: int, /) -> bool: ...
 def watch(
-    signums: Iterable[int], grace_ns: int, presses: int, exit_code: int, dump: bool, /
+    signums: Iterable[int],
+    grace_ns: int,
+    presses: int,
+    exit_code: int,
+    dump: bool,
+    deferral_answers: bool,
+    /,
 ) -> int: ...
 def watch_until(monotonic_ns: int, signum: int, exit_code: int, dump: bool, /) -> int: ...

@@ -1,7 +1,7 @@
 """Limits: blocks that a deadline or another thread can interrupt, in any thread.
 
-Scopes and what interrupts them are the engine's (`_engine/limits.c`), so that no safe point lies
-inside entering and leaving. What is written here is the decorator.
+Scopes, and what interrupts them, are the engine's (`_engine/limits.c`, `interrupting.c`), so that
+no safe point lies inside entering and leaving. What is written here is the decorator.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ thread, also while the main thread is stuck in C or inside of `deferred`. So who
 `wait()` needs no main thread either. No thread is started, and no handler of `signal()` is touched.
 
 Two of the engine's watches see to it that grace ends: one for a signal that nobody answers (no
-handler runs while C code holds the GIL), and from the request on an unconditional one.
+handler runs while C code holds the GIL, or inside of a section), and from the request on an unconditional one.
 
 Roads not taken:
 
@@ -356,7 +356,9 @@ class GracefulShutdown:
             handler = Registration(*signals, handler=self._arrived, inherit=False)
             undo.callback(lambda: handler.close(discard=self._info is not None))
             if self._grace < math.inf:
-                self._watches.append(_engine.watch(signals, round(self._grace * 1e9), 0, -1, True))
+                # Not answered by deferred(): a section that never ends has no more than the grace.
+                grace_ns = round(self._grace * 1e9)
+                self._watches.append(_engine.watch(signals, grace_ns, 0, -1, True, False))
         systemd.prepare()
         if self._reap:
             from .reaping import Reaper

@@ -168,5 +168,6 @@ def force_exit(
         min(least_presses, 2**31 - 1),
         status,
         dump,
+        True,  # who defers a signal at a safe point is alive
     )
     return ForceExit(number)

@@ -1,7 +1,6 @@
 /* The clock: makes threads look when a deadline is reached, of a limit or of a timer.
  * Context: any thread, with the GIL; wait_for_workers runs in a thread of its own, without.
- * Callers: limits.c and timers.c say when they want to look; delivery.c asks them in the main
- * thread.
+ * Callers: limits.c and timers.c say when to look; delivery.c looks, in the main thread.
  *
  * For the main thread one POSIX timer, aimed at it, with the loud door's number: its signal breaks
  * system calls, needs no thread, and leaves SIGALRM, alarm() and setitimer() to the program. For

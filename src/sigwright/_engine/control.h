@@ -1,6 +1,6 @@
 /* What deferred() and the limits know of each thread, and the clock that both and the timers share.
  * Context: any thread, with the GIL, unless a function says otherwise.
- * Callers: clock.c, deferral.c, frames.c, limits.c, timers.c; delivery.c and module.c. */
+ * Callers: clock.c, controls.c, deferral.c, frames.c, interrupting.c, limits.c, timers.c. */
 #ifndef SIGWRIGHT_CONTROL_H
 #define SIGWRIGHT_CONTROL_H
 
@@ -45,12 +45,9 @@ struct control {
     unsigned long ident; /* threading.get_ident() */
     pid_t tid;
 
-    Scope *newest;   /* the innermost limit */
-    Scope *floor;    /* the innermost one that does not interrupt now; see timers.c */
-    uint64_t due_ns; /* when the next of its limits wants to interrupt; never later than that */
-    void
-        *seen_frame; /* a worker's current frame, and the instruction, at the last look: compared */
-    long seen_at;
+    Scope *newest;     /* the innermost limit */
+    Scope *floor;      /* the innermost one that does not interrupt now; see timers.c */
+    uint64_t due_ns;   /* when the next of its limits wants to interrupt; never later than that */
     bool putting_off;  /* a worker: it looks for what is due at its next instruction */
     bool interrupting; /* a worker: PyThreadState_SetAsyncExc() was called, and nothing seen */
 

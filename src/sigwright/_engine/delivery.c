@@ -253,7 +253,7 @@ static bool deliver(PyObject *frame) {
         return give_way();
     }
     const uint64_t loose = deferral_held_loosely(frame);
-    watch_answered(atomic_load(&arrivals.deferred) | loose); /* it waits, but the program lives */
+    watch_deferred(atomic_load(&arrivals.deferred) | loose);
     if (!run_simulated(~(atomic_load(&arrivals.held) | atomic_load(&arrivals.deferred) | loose),
                        frame)) {
         return give_way();

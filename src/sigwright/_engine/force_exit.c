@@ -87,6 +87,7 @@ static void recount_watched(void) {
     FOR_EACH_SIGNAL (signum, signals & ~atomic_load(&arrivals.watched)) {
         struct unanswered *unanswered = &arrivals.inbox->unanswered[signum];
         atomic_store(&unanswered->since_ns, 0); /* from when it was watched before */
+        atomic_store(&unanswered->undone_ns, 0);
         atomic_store(&unanswered->presses, 0);
     }
     atomic_store(&arrivals.watched, signals);
@@ -159,6 +160,7 @@ static PyObject *give(const struct order *order) {
     atomic_store(&watch->given_ns, order->given_ns);
     atomic_store(&watch->exit_code, order->exit_code);
     atomic_store(&watch->dump, order->dump);
+    atomic_store(&watch->deferral_answers, order->deferral_answers);
     atomic_store(&watch->id, ++last_id);
     recount_watched();
     if (!start_thread()) {
@@ -175,9 +177,10 @@ static PyObject *watch_(PyObject *module, PyObject *args) {
     (void)module;
     PyObject *numbers;
     long long grace_ns;
-    int presses, exit_code, dump;
+    int presses, exit_code, dump, deferral_answers;
     uint64_t signals = 0;
-    if (!PyArg_ParseTuple(args, "OLiip", &numbers, &grace_ns, &presses, &exit_code, &dump) ||
+    if (!PyArg_ParseTuple(args, "OLiipp", &numbers, &grace_ns, &presses, &exit_code, &dump,
+                          &deferral_answers) ||
         !parse_signals(numbers, &signals)) {
         return NULL;
     }
@@ -189,6 +192,7 @@ static PyObject *watch_(PyObject *module, PyObject *args) {
         .given_ns = monotonic_ns(),
         .exit_code = exit_code,
         .dump = dump,
+        .deferral_answers = deferral_answers,
     };
     return give(&order);
 }
@@ -260,9 +264,10 @@ void watch_close(void) {
 
 PyMethodDef force_exit_methods[] = {
     {"watch", watch_, METH_VARARGS,
-     "watch(signums, grace_ns, presses, exit_code, dump, /)\n--\n\n"
+     "watch(signums, grace_ns, presses, exit_code, dump, deferral_answers, /)\n--\n\n"
      "End the process when one of these has not been answered for so long, or when it came so\n"
-     "often (presses; 0: however often); with exit_code, or by the signal (-1).\n\n"
+     "often (presses; 0: however often); with exit_code, or by the signal (-1). Does a safe point\n"
+     "at which deferred() holds it count as an answer?\n\n"
      "Returns:\n"
      "    A number for unwatch()."},
     {"watch_until", watch_until, METH_VARARGS,

@@ -1,6 +1,6 @@
 /* Frames: what can be told of a block from the frame that entered it.
- * Context: any thread, with the GIL. Only when something waits to interrupt: never on the fast
- * path. Callers: deferral.c, limits.c.
+ * Context: any thread, with the GIL; but for frame_entering(), only when something is due.
+ * Callers: deferral.c, interrupting.c, limits.c.
  *
  * A generator or coroutine that is suspended inside a block has left the stack, and its block with
  * it: what runs meanwhile is somebody else's code. There is no hook at a suspension, so whether a

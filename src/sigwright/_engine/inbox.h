@@ -33,6 +33,7 @@ struct inbox_queue {
 /* What has arrived of a watched signal since it was last answered; see watch.h. */
 struct unanswered {
     _Atomic uint64_t since_ns;  /* the first; 0: none */
+    _Atomic uint64_t undone_ns; /* the same, where to defer it is no answer */
     _Atomic uint64_t latest_ns; /* the latest, answered or not */
     _Atomic uint32_t presses;
     _Atomic uint32_t arrivals; /* ever */

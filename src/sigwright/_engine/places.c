@@ -1,7 +1,7 @@
 /* Places: steps of the bytecode at which the interpreter looks for signals, but nothing may be
  * raised, since no __exit__, `finally` or `except` around them would see it.
  * Context: any thread, with the GIL. Only where something is about to be run or raised.
- * Callers: delivery.c, limits.c, putting_off.c.
+ * Callers: delivery.c, interrupting.c, putting_off.c.
  *
  * Entering. On 3.14 `with` calls __enter__ by an ordinary call, and the interpreter ends each call
  * with a look for signals: here before the block has begun. A handler that raised there left a lock

@@ -1,7 +1,7 @@
 /* Putting off: an exception that would be raised in a hole of the bytecode (see places.c) is raised
  * at the next instruction, which the blocks around it cover.
  * Context: any thread, with the GIL; the callback in whatever thread runs the instruction.
- * Callers: delivery.c for the main thread; limits.c for workers; sys.monitoring calls back.
+ * Callers: delivery.c for the main thread; interrupting.c for workers; sys.monitoring calls back.
  *
  * By sys.monitoring (PEP 669, from 3.12 on), with an event for each instruction of this one code
  * object, until the exception has been raised. Not by leaving it for the interpreter's next look,

@@ -41,6 +41,7 @@ static bool read_order(const struct watch *watch, struct order *order, uint64_t 
     order->given_ns = atomic_load(&watch->given_ns);
     order->exit_code = atomic_load(&watch->exit_code);
     order->dump = atomic_load(&watch->dump);
+    order->deferral_answers = atomic_load(&watch->deferral_answers);
     return *id != 0 && atomic_load(&watch->id) == *id;
 }
 
@@ -58,7 +59,7 @@ bool anything_to_watch(void) {
 static struct {
     uint64_t mark;    /* 0: nothing */
     uint64_t from_ns; /* its time counts from then on */
-} seen[SIGNALS];
+} seen[2][SIGNALS];   /* by whether to defer a signal is an answer */
 
 #define BLOCKED (UINT64_C(1) << 63)
 
@@ -100,17 +101,31 @@ static bool comes_to_nothing(int signum) {
              (now.sa_handler == SIG_DFL && (HARMLESS & signal_bit(signum)))));
 }
 
-static uint64_t mark_of(int signum, uint64_t blocked) {
+static uint64_t mark_of(int signum, bool deferral_answers, uint64_t blocked) {
     struct unanswered *unanswered = &arrivals.inbox->unanswered[signum];
-    uint64_t since_ns = atomic_load(&unanswered->since_ns);
+    _Atomic uint64_t *first = deferral_answers ? &unanswered->since_ns : &unanswered->undone_ns;
+    uint64_t since_ns = atomic_load(first);
     if (since_ns != 0 && has_handler(signum)) {
         return since_ns;
     }
     /* It is SIG_DFL or SIG_IGN by now: what came before that is over. */
-    atomic_compare_exchange_strong(&unanswered->since_ns, &since_ns, 0);
+    atomic_compare_exchange_strong(first, &since_ns, 0);
     return (blocked & signal_bit(signum)) && !comes_to_nothing(signum)
                ? BLOCKED | atomic_load(&unanswered->arrivals)
                : 0;
+}
+
+static void see_one(int signum, bool deferral_answers, uint64_t blocked, uint64_t now_ns) {
+    uint64_t mark = mark_of(signum, deferral_answers, blocked);
+    if (mark != seen[deferral_answers][signum].mark) {
+        seen[deferral_answers][signum].mark = mark;
+        /* Blocked since some time after the last look: the hesitation is not to come on top of
+         * that. And an arrival that was noted before that was stopped, with all others, in the
+         * middle. */
+        seen[deferral_answers][signum].from_ns = (mark & BLOCKED)          ? now_ns - HESITATION_NS
+                                                 : mark > now_ns - LOOK_NS ? mark
+                                                                           : now_ns - LOOK_NS;
+    }
 }
 
 static void see(uint64_t signals) {
@@ -119,24 +134,16 @@ static void see(uint64_t signals) {
     blocked = (blocked & signals) == 0 ? 0 : blocked & blocked_by_main();
     uint64_t now_ns = monotonic_ns();
     FOR_EACH_SIGNAL (signum, signals) {
-        uint64_t mark = mark_of((int)signum, blocked);
-        if (mark == seen[signum].mark) {
-            continue;
-        }
-        seen[signum].mark = mark;
-        /* Blocked since some time after the last look: the hesitation is not to come on top of
-         * that. And an arrival that was noted before that was stopped, with all others, in the
-         * middle. */
-        seen[signum].from_ns = (mark & BLOCKED)          ? now_ns - HESITATION_NS
-                               : mark > now_ns - LOOK_NS ? mark
-                                                         : now_ns - LOOK_NS;
+        see_one((int)signum, false, blocked, now_ns);
+        see_one((int)signum, true, blocked, now_ns);
     }
 }
 
 /* So long the watch itself did not run: it does not count. */
 static void give_back(uint64_t late_ns) {
     FOR_EACH_SIGNAL (signum, atomic_load(&arrivals.watched)) {
-        seen[signum].from_ns += late_ns;
+        seen[false][signum].from_ns += late_ns;
+        seen[true][signum].from_ns += late_ns;
     }
     for (struct watch *watch = atomic_load(&watching.orders); watch != NULL; watch = watch->next) {
         uint64_t end_ns = atomic_load(&watch->end_ns);
@@ -159,15 +166,16 @@ static uint64_t now_after(uint64_t asleep_ns) {
 }
 
 /* The time is up: does nobody answer in the next 50 ms either? */
-static bool stays_unanswered(const struct watch *watch, uint64_t id, int signum) {
-    uint64_t mark = seen[signum].mark;
+static bool stays_unanswered(const struct watch *watch, uint64_t id, bool deferral_answers,
+                             int signum) {
+    uint64_t mark = seen[deferral_answers][signum].mark;
     for (int i = 0; i < MOST_HESITATIONS; i++) {
         uint64_t until_ns = monotonic_ns() + HESITATION_NS;
         for (uint64_t now_ns = 0; now_ns < until_ns; now_ns = monotonic_ns()) {
             sleep_until(monotonic_ns() + GLANCE_NS);
             now_after(GLANCE_NS);
             see(signal_bit(signum));
-            if (atomic_load(&watch->id) != id || seen[signum].mark != mark) {
+            if (atomic_load(&watch->id) != id || seen[deferral_answers][signum].mark != mark) {
                 return false;
             }
         }
@@ -194,17 +202,18 @@ static uint64_t judge(struct watch *watch, uint64_t id, const struct order *orde
     }
     uint64_t next_ns = NEVER;
     FOR_EACH_SIGNAL (signum, order->signals) {
-        if (seen[signum].mark == 0) {
+        const bool kind = order->deferral_answers;
+        if (seen[kind][signum].mark == 0) {
             continue;
         }
-        uint64_t from_ns = seen[signum].from_ns;
+        uint64_t from_ns = seen[kind][signum].from_ns;
         uint64_t presses = atomic_load(&arrivals.inbox->unanswered[signum].presses);
         bool pressed = order->presses != 0 && presses >= order->presses;
         uint64_t over_ns = order->grace_ns < NEVER - from_ns ? from_ns + order->grace_ns : NEVER;
         if (!pressed && now_ns < over_ns) {
             next_ns = over_ns < next_ns ? over_ns : next_ns;
-        } else if (stays_unanswered(watch, id, (int)signum) && claim(watch, id)) {
-            bool is_blocked = (seen[signum].mark & BLOCKED) != 0;
+        } else if (stays_unanswered(watch, id, kind, (int)signum) && claim(watch, id)) {
+            bool is_blocked = (seen[kind][signum].mark & BLOCKED) != 0;
             end_process(order, (int)signum, from_ns, is_blocked);
         }
     }

@@ -22,6 +22,8 @@ static inline void watch_arrival(int signum, uint64_t now_ns) {
     struct unanswered *unanswered = &arrivals.inbox->unanswered[signum];
     uint64_t none = 0;
     atomic_compare_exchange_strong(&unanswered->since_ns, &none, now_ns);
+    none = 0;
+    atomic_compare_exchange_strong(&unanswered->undone_ns, &none, now_ns);
     uint64_t latest_ns = atomic_exchange(&unanswered->latest_ns, now_ns);
     if ((int64_t)(now_ns - latest_ns) >= ONE_PRESS_NS) { /* negative: two threads, out of order */
         atomic_fetch_add(&unanswered->presses, 1);
@@ -29,13 +31,22 @@ static inline void watch_arrival(int signum, uint64_t now_ns) {
     atomic_fetch_add(&unanswered->arrivals, 1);
 }
 
-/* A handler of these starts, a listener has read them, or deferred() holds them at a safe point:
- * whatever has arrived until now is answered, and the count and the time start again. */
-static inline void watch_answered(uint64_t signals) {
+/* deferred() holds these at a safe point: the program is alive. The count and the time start again.
+ */
+static inline void watch_deferred(uint64_t signals) {
     FOR_EACH_SIGNAL (signum, signals & atomic_load(&arrivals.watched)) {
         struct unanswered *unanswered = &arrivals.inbox->unanswered[signum];
         atomic_store(&unanswered->presses, 0);
         atomic_store(&unanswered->since_ns, 0);
+    }
+}
+
+/* A handler of these starts, or a listener has read them: whatever has arrived until now is
+ * answered. */
+static inline void watch_answered(uint64_t signals) {
+    watch_deferred(signals);
+    FOR_EACH_SIGNAL (signum, signals & atomic_load(&arrivals.watched)) {
+        atomic_store(&arrivals.inbox->unanswered[signum].undone_ns, 0);
     }
 }
 
@@ -52,6 +63,7 @@ struct order {
     uint64_t given_ns;
     int exit_code;
     bool dump;
+    bool deferral_answers;
 };
 
 /* The default action of these does not end a process. */
@@ -67,7 +79,7 @@ struct watch {
     _Atomic uint64_t id;
     _Atomic uint64_t signals, grace_ns, presses, end_ns, given_ns;
     _Atomic int exit_code;
-    _Atomic bool dump;
+    _Atomic bool dump, deferral_answers;
 };
 
 struct watching {
