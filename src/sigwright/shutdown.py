@@ -7,7 +7,8 @@ thread, also while the main thread is stuck in C or inside of `deferred`. So who
 `wait()` needs no main thread either. No thread is started, and no handler of `signal()` is touched.
 
 Two of the engine's watches see to it that grace ends: one for a signal that nobody answers (no
-handler runs while C code holds the GIL, or inside of a section), and from the request on an unconditional one.
+handler runs while C code holds the GIL, or inside of a section), and from the request on an
+unconditional one.
 
 Roads not taken:
 
