@@ -620,7 +620,8 @@ def test_thousands_of_cancellations_race_the_end_of_their_block(here):
                 while not ready:
                     pass
                 with scope:
-                    spin(50e-6)
+                    # Some are struck for certain, however busy the machine is.
+                    spin(30 if number % 50 == 0 else 50e-6)
                     whole = True
                 outcomes[whole, scope.cancelled_caught] += 1
                 for _ in range(20):

@@ -166,6 +166,7 @@ bool is_entering(PyObject *frame);
 PyObject *frame_in_hole(PyObject *frame);
 bool is_in_block(PyObject *code, long offset);
 bool has_holes(PyObject *code);
+bool next_look_may_lose_it(PyObject *frame);
 
 /* putting_off.c */
 bool put_off_if_in_hole(PyObject *frame);

@@ -197,7 +197,8 @@ void limits_interrupt_worker(struct control *worker) {
         worker->due_ns = NEVER; /* it has none, or runs no Python code any more */
     } else if (deferral_holds_limits(worker, current)) {
         worker->due_ns = now + LOOK_AGAIN_NS; /* the section's end looks, too */
-    } else if ((is_entering(current) || holes_on_stack(current) || due_in_generator(worker, now)) &&
+    } else if ((is_entering(current) || next_look_may_lose_it(current) || holes_on_stack(current) ||
+                due_in_generator(worker, now)) &&
                put_off(worker, current, now)) {
         /* not from here */
     } else if (interrupt_is_due(worker, current)) {

@@ -17,19 +17,21 @@
 
 /* Fixed for each version of the bytecode; test_places.py compares. 0: it has no such place. */
 struct opcodes {
-    unsigned char call, load_special, jump_backward, jump_caches, extended_arg;
+    unsigned char call, load_special, jump_backward, jump_caches, extended_arg, resume;
 };
 
 static struct opcodes opcodes(void) {
     switch (Py_Version >> 16) {
     case 0x030C:
-        return (struct opcodes){0, 0, 140, 0, 144};
+        return (struct opcodes){0, 0, 140, 0, 144, 0};
     case 0x030D:
-        return (struct opcodes){0, 0, 77, 1, 71};
+        return (struct opcodes){0, 0, 77, 1, 71, 0};
     case 0x030E:
-        return (struct opcodes){52, 95, 75, 1, 69};
+        return (struct opcodes){52, 95, 75, 1, 69, 0};
+    case 0x030F:
+        return (struct opcodes){0, 0, 74, 1, 67, 128};
     default:
-        return (struct opcodes){0, 0, 0, 0, 0};
+        return (struct opcodes){0, 0, 0, 0, 0, 0};
     }
 }
 
@@ -168,6 +170,19 @@ bool is_in_block(PyObject *code, long offset) {
     bool in = read_code(code, &place) && is_covered(&place, offset / 2);
     release(&place);
     return in;
+}
+
+static bool looks_there(const struct place *place, Py_ssize_t instruction) {
+    const struct opcodes op = opcodes();
+    unsigned char here = instruction * 2 < place->length ? place->bytes[instruction * 2] : 0;
+    return here == op.jump_backward || here == op.resume;
+}
+
+/* On 3.15 an asynchronous exception that is set while its thread stands here is raised by the next
+ * look, and from then on also by those in C code that were for signals only. There it may be lost:
+ * that of repr(), in a function that makes a message of its own. */
+bool next_look_may_lose_it(PyObject *frame) {
+    return opcodes().resume != 0 && look(frame, looks_there);
 }
 
 bool has_holes(PyObject *code) {
