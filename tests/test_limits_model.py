@@ -181,7 +181,7 @@ class Stop(BaseException):
 
 @pytest.fixture
 def _no_collector():
-    """Hypothesis has a callback in it: a limit may strike there, and what is raised there is lost."""
+    """Hypothesis has a callback in it: where a limit strikes there, it is lost."""
     gc.disable()
     yield
     gc.enable()
