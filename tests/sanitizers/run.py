@@ -48,8 +48,8 @@ SUITES = [
     "oracle",
 ]
 
-# After the tests. Limits have only this: their tests fork beside the thread that interrupts workers,
-# and the sanitizer's own locks do not stand that.
+# After the tests. Limits have only this: their tests fork beside the thread that interrupts
+# workers, and the sanitizer's own locks do not stand that.
 STORM_SIGNALS = 200_000  # to listeners
 STORM_BLOCKS = 3_000  # under limits, in the main thread and in workers
 
