@@ -82,8 +82,10 @@ def test_a_slot_that_is_handed_on_without_release_is_seen(harness, tmp_path):
     text = (ENGINE / "ring.h").read_text()
     hand_over = re.search(r"atomic_store_explicit\(&[^;]*\+ 2,\s*memory_order_release\)", text)
     change = ("ring.h", hand_over[0], hand_over[0].replace("release", "relaxed"))
-    result = run(tsan(tmp_path, change=change, harness=harness), 60_000)
-    assert "WARNING: ThreadSanitizer: data race" in result.stderr
+    program = tsan(tmp_path, change=change, harness=harness)
+    # On a busy machine the threads may come one after another: then there is no race.
+    reports = (run(program, 60_000).stderr for _ in range(10))
+    assert any("WARNING: ThreadSanitizer: data race" in report for report in reports)
 
 
 CONSUMER_MUTANTS = {
