@@ -59,3 +59,18 @@ def arrived():
     assert mask() == mask_before
     for signum, handler in before.items():
         signal.signal(signum, handler)
+
+
+@pytest.fixture(params=["main thread", "worker"])
+def here(request):
+    """`here(FUNCTION)`: run it in that kind of thread, and see that nothing comes after it."""
+    from blocks import in_a_worker, spin
+
+    def run(function):
+        result = function()
+        spin(0.03)
+        return result
+
+    if request.param == "worker":
+        return lambda function: in_a_worker(lambda: run(function))
+    return run

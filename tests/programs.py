@@ -6,6 +6,7 @@ source text, of which each is dedented by itself.
 
 import os
 import resource
+import shutil
 import signal as stdlib
 import subprocess
 import sys
@@ -158,3 +159,17 @@ def ignored(*signals: int) -> Iterator[None]:
     yield
     for signum, handler in zip(signals, before, strict=True):
         sigwright.signal(signum, handler)
+
+
+def own_namespace():
+    """The command that makes a process PID 1, or None."""
+    for command in (
+        ["unshare", "--pid", "--fork", "--mount-proc"],
+        ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"],
+    ):
+        if (
+            shutil.which("unshare")
+            and not subprocess.run([*command, "true"], capture_output=True).returncode
+        ):
+            return command
+    return None

@@ -839,23 +839,9 @@ def test_an_interpreter_that_ends_in_time_just_ends():
     assert out == "True\n"
 
 
-def own_namespace():
-    """The command that makes a process PID 1, or None."""
-    for command in (
-        ["unshare", "--pid", "--fork", "--mount-proc"],
-        ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"],
-    ):
-        if (
-            shutil.which("unshare")
-            and not subprocess.run([*command, "true"], capture_output=True).returncode
-        ):
-            return command
-    return None
-
-
 @pytest.mark.parametrize("status", [None, 7])
 def test_process_1_of_a_container_ends_though_the_kernel_withholds_it(status):
-    command = own_namespace()
+    command = programs.own_namespace()
     if command is None:
         pytest.skip("a PID namespace needs unshare(1), and privileges that this user lacks")
     end = ended(

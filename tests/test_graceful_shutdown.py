@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -1003,24 +1002,10 @@ def test_at_every_moment_of_a_blocks_life_it_either_asks_or_acts(kind):
 # --- process 1 of a container --------------------------------------------------------------------
 
 
-def own_namespace():
-    """The command that makes a process PID 1, or None."""
-    for command in (
-        ["unshare", "--pid", "--fork", "--mount-proc"],
-        ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"],
-    ):
-        if (
-            shutil.which("unshare")
-            and not subprocess.run([*command, "true"], capture_output=True).returncode
-        ):
-            return command
-    return None
-
-
 @pytest.fixture
 def container():
     """`container(PROGRAM)`: its process, as PID 1."""
-    command = own_namespace()
+    command = programs.own_namespace()
     if command is None:
         pytest.skip("a PID namespace needs unshare(1), and privileges that this user lacks")
     started = []

@@ -18,57 +18,11 @@ import pytest
 import trio
 
 import sigwright as signal
+from blocks import HANG, again_and_again, hang, in_a_worker, spin
 from programs import as_from_a_shell, run, succeed
 from sigwright import CancelScope, fail_after, move_on_after
 
 STORM = Path(__file__).with_name("storm")
-
-HANG = """
-def hang():
-    while True:
-        pass
-"""
-
-
-def hang(seconds=30):
-    """Python code that takes far longer than any limit here."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        pass
-    raise AssertionError(f"nothing interrupted it in {seconds} s")
-
-
-def again_and_again(step):
-    while True:
-        step()
-
-
-def spin(seconds):
-    """Python code: whatever is left to strike it does so here."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        pass
-
-
-def in_a_worker(function):
-    """Run it in another thread; what it returns or raises comes back."""
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(function).result(120)
-
-
-@pytest.fixture(params=["main thread", "worker"])
-def here(request):
-    """`here(FUNCTION)`: run it in that kind of thread, and see that nothing comes after it."""
-
-    def run(function):
-        result = function()
-        spin(0.03)
-        return result
-
-    if request.param == "worker":
-        return lambda function: in_a_worker(lambda: run(function))
-    return run
-
 
 # ---- generators and coroutines ----
 
@@ -113,7 +67,7 @@ def test_a_suspension_that_ends_in_time_is_none_of_the_limits_business(here):
         with fail_after(3600):
             got = []
             for number in range(3):
-                got.append((yield number))  # noqa: PERF401
+                got.append((yield number))  # noqa: PERF401 - what is received is what is tested
             return got
 
     def block():

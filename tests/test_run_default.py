@@ -1,6 +1,5 @@
 """run_default(): the default action, now, in any thread; and everything as before."""
 
-import shutil
 import signal as stdlib
 import subprocess
 import sys
@@ -272,20 +271,6 @@ def test_a_full_queue_of_signals_does_not_keep_it_from_its_end(signum):
     assert (done.returncode, done.stdout, done.stderr) == (-signum, "", "")
 
 
-def own_namespace():
-    """The command that makes a process PID 1, or None."""
-    for command in (
-        ["unshare", "--pid", "--fork", "--mount-proc"],
-        ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"],
-    ):
-        if (
-            shutil.which("unshare")
-            and not subprocess.run([*command, "true"], capture_output=True).returncode
-        ):
-            return command
-    return None
-
-
 @pytest.mark.parametrize(
     ("signum", "status"),
     [
@@ -300,7 +285,7 @@ def own_namespace():
 )
 @pytest.mark.parametrize("where", ["main", "worker"])
 def test_process_1_of_a_container_ends_though_the_kernel_withholds_it(signum, status, where):
-    command = own_namespace()
+    command = programs.own_namespace()
     if command is None:
         pytest.skip("a PID namespace needs unshare(1), and privileges that this user lacks")
     code = (

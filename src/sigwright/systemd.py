@@ -65,7 +65,7 @@ def send(fields: dict[str, object], patience: float) -> bool:
 def prepare() -> None:
     """Import what `send()` needs, where that is still safe: a handler may interrupt an import."""
     if os.environ.get("NOTIFY_SOCKET"):
-        import socket  # noqa: F401
+        import socket  # noqa: F401 - so that send() finds it imported
 
 
 def watchdog_period() -> float | None:

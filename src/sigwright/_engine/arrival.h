@@ -72,6 +72,8 @@ struct arrival_state {
 
 extern struct arrival_state arrivals;
 
+#define NEVER UINT64_MAX /* a time in nanoseconds of CLOCK_MONOTONIC */
+
 static inline uint64_t monotonic_ns(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);

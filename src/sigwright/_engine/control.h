@@ -6,8 +6,6 @@
 
 #include "engine.h"
 
-#define NEVER UINT64_MAX /* a deadline, in nanoseconds of CLOCK_MONOTONIC */
-
 struct control;
 
 /* A limit. */

@@ -21,6 +21,9 @@ static void free_control(struct control *self) {
         Py_CLEAR(scope->frame);
         Py_DECREF((PyObject *)scope);
     }
+    if (self->putting_off) {
+        put_off_forget(self->ident);
+    }
     deferral_drop(self);
     PyMem_Free(self);
 }
@@ -79,6 +82,10 @@ bool controls_prepare(void) {
 void controls_after_fork(void) {
     struct control *mine = here;
     for (struct control *control = controls; control != NULL; control = control->next) {
+        if (control->putting_off) { /* the parent's workers; and here, no limit is due */
+            control->putting_off = false;
+            put_off_forget(control->ident);
+        }
         if (control != mine) {
             atomic_store(&control->ended, true);
         }

@@ -52,7 +52,6 @@ static inline void watch_answered(uint64_t signals) {
 
 /* --- among watch.c, force_exit.c and ending.c ------------------------------------------------- */
 
-#define NEVER UINT64_MAX
 #define BY_SIGNAL (-1) /* in the place of an exit status */
 
 struct order {
